@@ -1,0 +1,1 @@
+"""How policies are rolled out: simulator, workers, batching, policies, ensembling, recording."""

@@ -1,0 +1,1 @@
+"""Runs the episodes of a plan: workers, batching, retries, progress."""

@@ -1,0 +1,71 @@
+"""What parent and worker say to each other. Images do not travel here; they lie in shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.interface import EpisodeRecord, EpisodeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Worker → parent: the simulation stack is imported, the GL context works."""
+
+    renderer: str
+    """OpenGL's renderer string; empty where nothing is rendered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CannotStart:
+    """Worker → parent: something is missing; no worker will do better."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEpisode:
+    """Parent → worker."""
+
+    spec: EpisodeSpec
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Query:
+    """Worker → parent: an observation is ready; its images lie in the worker's slot of the shared memory."""
+
+    proprio: NDArray[np.float32]
+    instruction: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chunk:
+    """Parent → worker: the answer to a `Query`."""
+
+    actions: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Worker → parent: the episode ended."""
+
+    record: EpisodeRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """Worker → parent: the episode raised."""
+
+    error: str
+    """The traceback."""
+    policy_fault: bool
+    """A worker policy raised: not retried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Parent → worker: exit."""

@@ -1,0 +1,260 @@
+"""Runs one episode from reset to success or horizon, and writes its trace.
+
+The same code runs inside a worker process and, with `--workers 0`, in the command itself; what differs is
+the `query` callable that turns an observation into a chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ensembling import make_ensembler
+from harness.policies.worker import make_worker_policy
+from harness.sim.privileged import SimulatorPrivilegedState
+from harness.sim.renderer import convert
+from harness.sim.settings import RolloutSettings
+from harness.sim.simulator import Simulator, SimulatorState
+from results.trace import Trace, trace_path, write_trace
+from tasks.demonstrations import DemonstrationFile
+from tasks.interface import (
+    ACTION_DIM,
+    ActionChunk,
+    ActionError,
+    EpisodeRecord,
+    EpisodeSpec,
+    Observation,
+    Outcome,
+    Recorded,
+    TimeSpent,
+)
+from tasks.protocols import find_protocol
+
+Query = Callable[[Observation], ActionChunk]
+
+
+class PolicyFailure(Exception):
+    """A policy inside the worker raised. It is not retried; the cause has the traceback."""
+
+
+class ActionSource(Protocol):
+    """Where the actions of one episode come from."""
+
+    queries: int
+
+    def wants_observation(self, step: int) -> bool: ...
+
+    def action(self, step: int) -> NDArray[np.float64]: ...
+
+
+class ChunkedSource:
+    """Queries a policy for chunks and ensembles them."""
+
+    def __init__(self, settings: RolloutSettings, observe: Callable[[int], Observation], query: Query) -> None:
+        self.queries = 0
+        self._observe = observe
+        self._query = query
+        self._ensembler = make_ensembler(settings.ensemble)
+
+    def wants_observation(self, step: int) -> bool:
+        return self._ensembler.wants_chunk(step)
+
+    def action(self, step: int) -> NDArray[np.float64]:
+        if self._ensembler.wants_chunk(step):
+            self._ensembler.push(self._query(self._observe(step)), step)
+            self.queries += 1
+        return self._ensembler.action(step)
+
+
+class PrivilegedSource:
+    """Asks a worker policy for every action."""
+
+    def __init__(self, name: str, spec: EpisodeSpec, simulator: Simulator, spent: _Spent) -> None:
+        self.queries = 0
+        self._state = SimulatorPrivilegedState(simulator)
+        self._spent = spent
+        self._spec = spec
+        self._policy = self._guarded(lambda: make_worker_policy(name))
+
+    def wants_observation(self, step: int) -> bool:
+        del step
+        return False
+
+    def action(self, step: int) -> NDArray[np.float64]:
+        started = time.perf_counter()
+        action = self._guarded(lambda: np.asarray(self._policy.act(self._state), dtype=np.float64))
+        self._spent.policy_s += time.perf_counter() - started
+        self.queries += 1
+        try:
+            return ActionChunk(actions=action.reshape(1, -1)).actions[0]
+        except ActionError as error:
+            raise PolicyFailure(f"{self._spec.episode_id} step {step}: {error}") from error
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise PolicyFailure(f"{self._spec.episode_id}: the worker policy raised {type(error).__name__}: {error}") from error
+
+
+@dataclass(slots=True)
+class _Spent:
+    policy_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _TraceRows:
+    """A trace being recorded."""
+
+    states: list[SimulatorState] = field(default_factory=list)
+    actions: list[NDArray[np.float64]] = field(default_factory=list)
+    query_steps: list[int] = field(default_factory=list)
+    query_qpos: list[NDArray[np.float64]] = field(default_factory=list)
+    query_site_alpha: list[NDArray[np.float32]] = field(default_factory=list)
+    query_proprio: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add_query(self, simulator: Simulator, step: int) -> None:
+        sampled = simulator.sampled
+        self.query_steps.append(step)
+        self.query_qpos.append(sampled.qpos)
+        self.query_site_alpha.append(sampled.sites_rgba[:, 3])
+        self.query_proprio.append(sampled.proprio)
+
+    def trace(self, spec: EpisodeSpec, simulator: Simulator) -> Trace:
+        nq, nsite = simulator.scene.model.nq, simulator.scene.model.nsite
+        queries = len(self.query_steps)
+        return Trace(
+            episode_id=spec.episode_id,
+            protocol=spec.protocol,
+            time_s=np.array([state.time_s for state in self.states]),
+            qpos=np.stack([state.qpos for state in self.states]),
+            qvel=np.stack([state.qvel for state in self.states]),
+            site_alpha=np.stack([state.site_alpha for state in self.states]),
+            actions=np.array(self.actions, dtype=np.float64).reshape(-1, ACTION_DIM),
+            fixtures=simulator.scene.fixtures,
+            fixture_poses=simulator.scene.fixture_poses(),
+            query_steps=np.array(self.query_steps, dtype=np.int32),
+            query_qpos=np.array(self.query_qpos, dtype=np.float64).reshape(queries, nq),
+            query_site_alpha=np.array(self.query_site_alpha, dtype=np.float32).reshape(queries, nsite),
+            query_proprio=np.array(self.query_proprio, dtype=np.float32).reshape(queries, -1),
+        )
+
+
+class EpisodeRunner:
+    """Runs episodes one after another, keeping the last task's simulator alive.
+
+    Args:
+        settings: the run's settings.
+        make_simulator: (task, protocol) → simulator; a test may wrap it.
+    """
+
+    def __init__(self, settings: RolloutSettings, make_simulator: Callable[..., Simulator] = Simulator) -> None:
+        self._settings = settings
+        self._protocol = find_protocol(settings.protocol)
+        self._make_simulator = make_simulator
+        self._simulator: Simulator | None = None
+
+    def close(self) -> None:
+        """Release the live simulator."""
+        if self._simulator is not None:
+            self._simulator.close()
+            self._simulator = None
+
+    def run(self, spec: EpisodeSpec, attempt: int, query: Query) -> EpisodeRecord:
+        """One episode.
+
+        Args:
+            spec: which.
+            attempt: 1 for the first try.
+            query: turns an observation into a chunk; called at query steps only.
+
+        Raises:
+            PolicyFailure: a worker policy raised or returned no action.
+            SimulatorError: the simulation failed.
+        """
+        simulator = self._ready(spec)
+        spent, rows = _Spent(), _TraceRows()
+        built_s, simulator.times.build_s = simulator.times.build_s, 0.0
+        simulator.reset(spec)
+        rows.states.append(simulator.state())
+        source = self._source(spec, simulator, rows, spent, query)
+        horizon, stop_at_success = self._length(spec)
+        succeeded, clipped = False, 0
+        for step in range(horizon):
+            action = source.action(step)
+            clipped += bool((np.abs(action[:-1]) > 1.0).any())
+            rows.actions.append(action)
+            succeeded = simulator.step(action) or succeeded
+            rows.states.append(simulator.state())
+            if succeeded and stop_at_success:
+                break
+        trace = rows.trace(spec, simulator)
+        write_trace(self._settings.run_dir / trace_path(spec.episode_id), trace)
+        return EpisodeRecord(
+            spec=spec,
+            outcome=Outcome.SUCCESS if succeeded else Outcome.TIMEOUT,
+            error="",
+            steps=len(rows.actions),
+            queries=source.queries,
+            clipped_actions=clipped,
+            time_spent=TimeSpent(
+                build_s=built_s, reset_s=simulator.times.reset_s, physics_s=simulator.times.physics_s,
+                render_s=simulator.times.render_s, policy_s=spent.policy_s,
+            ),
+            attempt=attempt,
+            final_state_sha256=state_sha256(trace.time_s[-1], trace.qpos[-1], trace.qvel[-1]),
+            trace=trace_path(spec.episode_id),
+            video="",
+        )
+
+    def _ready(self, spec: EpisodeSpec) -> Simulator:
+        """The simulator of the episode's task; the previous task's is released first, to keep memory at one."""
+        if self._simulator is None or self._simulator.task != spec.task:
+            self.close()
+            self._simulator = self._make_simulator(spec.task, self._protocol)
+        return self._simulator
+
+    def _source(
+        self, spec: EpisodeSpec, simulator: Simulator, rows: _TraceRows, spent: _Spent, query: Query
+    ) -> ActionSource:
+        if self._settings.worker_policy:
+            return PrivilegedSource(self._settings.worker_policy, spec, simulator, spent)
+
+        def observe(step: int) -> Observation:
+            rows.add_query(simulator, step)
+            images = simulator.images(self._settings.cameras)
+            return Observation(
+                images=np.stack([convert(image, self._settings.image_convention) for image in images])
+                if len(images) else images,
+                proprio=simulator.sampled.proprio,
+                instruction=self._protocol.instruction(spec.task),
+                episode_id=spec.episode_id,
+                step=step,
+            )
+
+        def timed_query(observation: Observation) -> ActionChunk:
+            started = time.perf_counter()
+            chunk = query(observation)
+            spent.policy_s += time.perf_counter() - started
+            return chunk
+
+        return ChunkedSource(self._settings, observe, timed_query)
+
+    def _length(self, spec: EpisodeSpec) -> tuple[int, bool]:
+        """(control steps at most, whether success ends the episode). A demonstration is replayed to its end."""
+        if isinstance(spec.init, Recorded):
+            with DemonstrationFile(spec.init.file) as file:
+                return len(file.demonstration(spec.init.demo).actions), False
+        return self._protocol.horizon(spec.task), True
+
+
+def state_sha256(time_s: float, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> str:
+    """The fingerprint of a physical state: SHA-256 of (time, qpos, qvel) as little-endian float64."""
+    state = np.concatenate([[time_s], qpos, qvel]).astype("<f8")
+    return hashlib.sha256(state.tobytes()).hexdigest()

@@ -1,0 +1,111 @@
+"""OpenGL for rendering: which backend to use, whether it works, and what to do where it does not.
+
+`python -m harness.sim.gl egl` tries one backend and prints its renderer string.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Literal
+
+from harness.sim.subprocess_environment import package_environment
+
+Backend = Literal["egl", "osmesa"]
+BackendChoice = Literal["auto", "egl", "osmesa"]
+
+INSTALL_HINT = (
+    "On Debian or Ubuntu: `apt-get install libosmesa6 libegl1 libgl1`. On a machine with an NVIDIA GPU, EGL comes with "
+    "its driver (libnvidia-gl). Without root: `pip install opencv-python-headless` instead of opencv-python, and ask "
+    "for a policy that needs no images."
+)
+_SOFTWARE = ("llvmpipe", "softpipe", "swrast")
+
+
+class GlError(RuntimeError):
+    """A GL library is missing or makes no context; the message says what to install."""
+
+
+def explain(error: BaseException, what: str) -> str:
+    """The message for a failed import or context."""
+    return f"{what}: {type(error).__name__}: {error}\nA GL library is missing or does not work on this machine. {INSTALL_HINT}"
+
+
+def set_environment(backend: Backend) -> None:
+    """Select the backend for this process. Must precede the first import of mujoco or OpenGL."""
+    os.environ["MUJOCO_GL"] = backend
+    os.environ["PYOPENGL_PLATFORM"] = backend
+
+
+def renderer_string(backend: Backend) -> str:
+    """OpenGL's name for the device that a context of this process would draw on.
+
+    Raises:
+        GlError: no context can be made.
+    """
+    set_environment(backend)
+    try:
+        from OpenGL import GL
+
+        if backend == "egl":
+            from mujoco.egl import GLContext
+        else:
+            from mujoco.osmesa import GLContext
+        context = GLContext(64, 64)
+        context.make_current()
+        name = GL.glGetString(GL.GL_RENDERER)
+        context.free()
+    except Exception as error:  # PyOpenGL raises AttributeError, ImportError and its own errors for one missing library
+        raise GlError(explain(error, f"no OpenGL context with MUJOCO_GL={backend}")) from error
+    if not name:
+        raise GlError(explain(RuntimeError("the context has no renderer"), f"no OpenGL context with MUJOCO_GL={backend}"))
+    return name.decode()
+
+
+def probe(backend: Backend) -> tuple[bool, str]:
+    """Try a backend in a process of its own: (whether it works, renderer string or reason)."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "harness.sim.gl", backend],
+        capture_output=True, text=True, timeout=120, env=package_environment(),
+    )
+    return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
+
+
+def choose_backend(choice: BackendChoice) -> tuple[Backend, str]:
+    """The backend to use and its renderer string. `auto`: EGL on a GPU, else OSMesa, else EGL in software.
+
+    Raises:
+        GlError: none of the backends asked for works.
+    """
+    candidates: tuple[Backend, ...] = ("egl", "osmesa") if choice == "auto" else (choice,)
+    working: dict[Backend, str] = {}
+    reasons = []
+    for backend in candidates:
+        works, text = probe(backend)
+        if works and not any(name in text.lower() for name in _SOFTWARE):
+            return backend, text
+        if works:
+            working[backend] = text
+        else:
+            reasons.append(text)
+    for backend in ("osmesa", "egl"):
+        if backend in working:
+            return backend, working[backend]
+    raise GlError("\n".join(reasons))
+
+
+def main() -> int:
+    """Print the renderer string of the backend named on the command line."""
+    backend: Backend = "egl" if sys.argv[1] == "egl" else "osmesa"
+    try:
+        print(renderer_string(backend))
+    except GlError as error:
+        print(error, file=sys.stderr)
+        return 1
+    sys.stdout.flush()
+    os._exit(0)  # EGL's exit handlers print errors that mean nothing
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""One LIBERO task, compiled once and kept: soft resets that equal stock's hard ones bit for bit.
+
+Stock `reset()` rebuilds the model from XML (0.5 to 4 s). What a rebuild really changes is little: the
+model's fixture poses and site colours return to the compiled ones, the gripper's commanded opening to
+zero, the stove's on/off flag to its default, and one more set of initializers for open and closed
+joints is appended to a list that is never cleared. All of it is reproduced here without rebuilding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.sim.stack import RandomizationError, bddl_base_domain, mujoco, robosuite
+from tasks.bddl import read_problem
+from tasks.fixture_poses import ResetPoint, TaskResets
+from tasks.interface import CAMERAS, CONTROL_HZ, TaskSpec
+
+
+@contextlib.contextmanager
+def numpy_global_generator(state: np.random.RandomState) -> Iterator[np.random.RandomState]:
+    """Let LIBERO's samplers, which use numpy's global generator, draw from `state`.
+
+    The generator is advanced by what was drawn; the global one is put back as it was.
+    """
+    before = np.random.get_state()
+    np.random.set_state(state.get_state())
+    try:
+        yield state
+    finally:
+        state.set_state(np.random.get_state())
+        np.random.set_state(before)
+
+
+def _remembering(problem: Any) -> Any:
+    """LIBERO's problem class, keeping the model fields that a reset changes as they were compiled."""
+
+    class Remembering(problem):
+        def _initialize_sim(self, xml_string: str | None = None) -> None:
+            super()._initialize_sim(xml_string)
+            model = self.sim.model._model
+            self.compiled = {field: getattr(model, field).copy() for field in ("body_pos", "body_quat", "site_rgba")}
+
+    Remembering.__name__ = problem.__name__  # LIBERO compares it with the BDDL's problem
+    return Remembering
+
+
+class Scene:
+    """A task's model and LIBERO environment, without cameras.
+
+    Args:
+        task: what to build.
+    """
+
+    def __init__(self, task: TaskSpec) -> None:
+        self.task = task
+        self.problem = read_problem(task.bddl_file)
+        self.env: Any = self._build(task)
+        self.model = self.env.sim.model._model
+        self.data = self.env.sim.data._data
+        self._compiled: dict[str, NDArray[np.generic]] = self.env.compiled
+        self._initializers = list(self.env.object_property_initializers)
+        self._visible_sites = {
+            name: copy.deepcopy(body.object_properties["vis_site_names"])
+            for bodies in (self.env.fixtures_dict, self.env.objects_dict)
+            for name, body in bodies.items()
+        }
+        self.fixtures = tuple(self.env.fixtures_dict)
+        self._fixture_bodies = [self.env.obj_body_id[name] for name in self.fixtures]
+
+    @staticmethod
+    def _build(task: TaskSpec) -> Any:
+        problem = _remembering(bddl_base_domain.TASK_MAPPING[read_problem(task.bddl_file).name])
+        # The constructor samples a placement that nothing depends on; LIBERO's samplers may fail to find one.
+        generator = np.random.RandomState(0)
+        while True:
+            with numpy_global_generator(generator), contextlib.suppress(RandomizationError):
+                return problem(
+                    str(task.bddl_file),
+                    robots=["Panda"],
+                    controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
+                    gripper_types="default",
+                    initialization_noise=None,
+                    use_camera_obs=False,
+                    has_renderer=False,
+                    has_offscreen_renderer=False,
+                    control_freq=CONTROL_HZ,
+                    ignore_done=True,
+                    hard_reset=False,
+                    camera_names=list(CAMERAS),
+                )
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of what the fixture-pose table depends on: the model's XML (folders left out) and the BDDL file."""
+        xml = self.env.model.get_xml()
+        for folder in (str(self.env.custom_asset_dir), os.path.dirname(robosuite.__file__)):
+            xml = xml.replace(folder, "")
+        return hashlib.sha256(xml.encode() + self.task.bddl_file.read_bytes()).hexdigest()
+
+    def soft_reset(self, generator: np.random.RandomState, loads: int) -> None:
+        """One `reset()` of stock LIBERO, drawing from `generator`.
+
+        Args:
+            generator: numpy's global generator as stock would find it; advanced by what the reset draws.
+            loads: times stock would have built the model by now, this reset included.
+
+        Raises:
+            RandomizationError: LIBERO's samplers found no placement; stock then resets again.
+        """
+        env = self.env
+        for field, values in self._compiled.items():
+            getattr(self.model, field)[:] = values
+        for name, sites in self._visible_sites.items():
+            env.get_object(name).object_properties["vis_site_names"] = copy.deepcopy(sites)
+        for robot in env.robots:
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)
+        env.object_property_initializers = self._initializers * loads
+        mujoco.mj_resetData(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)  # stock: after compiling
+        mujoco.mj_forward(self.model, self.data)  # stock: in the constructor of the render context
+        env.cur_time = 0
+        with numpy_global_generator(generator):
+            env._reset_internal()
+        mujoco.mj_forward(self.model, self.data)
+        env.visualize(vis_settings={name: False for name in env._visualizations})
+
+    def reset_in_sequence(self, generator: np.random.RandomState, loads: int) -> int:
+        """As `soft_reset`, again and again until a placement is found; the `loads` of the reset that succeeded."""
+        while True:
+            try:
+                self.soft_reset(generator, loads)
+                return loads
+            except RandomizationError:
+                loads += 1
+
+    def fixture_poses(self) -> NDArray[np.float64]:
+        """(fixtures, 7): position in world [m] and quaternion wxyz of each fixture's root body, now."""
+        return np.concatenate(
+            [self.model.body_pos[self._fixture_bodies], self.model.body_quat[self._fixture_bodies]], axis=1
+        ).reshape(len(self.fixtures), 7)
+
+    def set_fixture_poses(self, poses: NDArray[np.float64]) -> None:
+        """Put the fixtures at `poses` (fixtures, 7); follow with a forward pass."""
+        self.model.body_pos[self._fixture_bodies] = poses[:, :3]
+        self.model.body_quat[self._fixture_bodies] = poses[:, 3:]
+
+    def close(self) -> None:
+        """Release the simulation."""
+        self.env.close()
+
+
+def _stream_position(generator: np.random.RandomState, seed: int) -> tuple[int, bool]:
+    """(32-bit words used since seeding, whether a normal is cached)."""
+    _, key, position, has_gauss, _ = generator.get_state(legacy=True)
+    other = np.random.RandomState(seed)
+    words = 0
+    while not np.array_equal(other.get_state(legacy=True)[1], key):
+        other._bit_generator.random_raw(624, output=False)  # type: ignore[attr-defined]
+        words += 624
+    start = other.get_state(legacy=True)[2]
+    return words + position - start, bool(has_gauss)
+
+
+def replay_resets(scene: Scene, seed: int, count: int) -> TaskResets:
+    """The first `count` resets after seeding with `seed`, as the usual evaluation loop makes them."""
+    generator = np.random.RandomState(seed)
+    points, poses = [], []
+    loads = 1
+    for _ in range(count):
+        while True:
+            loads += 1
+            words, gauss_cached = _stream_position(generator, seed)
+            try:
+                scene.soft_reset(generator, loads)
+                break
+            except RandomizationError:
+                continue
+        points.append(ResetPoint(seed=seed, words=words, gauss_cached=gauss_cached, loads=loads))
+        poses.append(scene.fixture_poses())
+    return TaskResets(
+        model_sha256=scene.model_sha256, points=tuple(points), fixtures=scene.fixtures, poses=np.stack(poses)
+    )

@@ -1,0 +1,270 @@
+"""The simulator: one live task, reset to any episode of it, stepped, observed and rendered on request.
+
+Contract: qpos, qvel, proprioception, images and success equal stock LIBERO's, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.sim.clock import ObservationClock
+from harness.sim.renderer import Renderer
+from harness.sim.scene import Scene, replay_resets
+from harness.sim.stack import SUBSTEPS, mujoco, robosuite_macros, transform_utils
+from tasks import init_states
+from tasks.demonstrations import read_demonstration_start
+from tasks.fixture_poses import ResetPoint, TaskResets, first_reset, shipped_table
+from tasks.interface import ACTION_DIM, CONTROL_HZ, EpisodeSpec, Official, Recorded, Sampled, TaskSpec
+from tasks.protocols import Protocol
+
+
+class SimulatorError(RuntimeError):
+    """The simulation cannot be set up as asked, or left the realm of finite numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SimulatorState:
+    """A full physical state between control steps: float64, copied."""
+
+    time_s: float
+    qpos: NDArray[np.float64]
+    qvel: NDArray[np.float64]
+    site_alpha: NDArray[np.float32]
+    """(nsite,) opacity of each site; a lit stove burner is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SampledState:
+    """What robosuite's observables sampled last: the kinematics of one substep, and the images' scene."""
+
+    qpos: NDArray[np.float64]
+    """(nq,) the positions whose kinematics the images show."""
+    sites_rgba: NDArray[np.float32]
+    proprio: NDArray[np.float32]
+    """(8,); see `tasks.interface`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatorTimes:
+    """Wall time spent since the last `reset` [s]."""
+
+    build_s: float = 0.0
+    reset_s: float = 0.0
+    physics_s: float = 0.0
+    render_s: float = 0.0
+
+
+class Simulator:
+    """One task of LIBERO under one protocol.
+
+    Args:
+        protocol: fixes resets, settling and image size.
+        task: what to build.
+    """
+
+    def __init__(self, task: TaskSpec, protocol: Protocol) -> None:
+        started = time.perf_counter()
+        self.task = task
+        self.protocol = protocol
+        self.scene = Scene(task)
+        self._env: Any = self.scene.env
+        self._model = self.scene.model
+        self._data = self.scene.data
+        self._seen = mujoco.MjData(self._model)
+        """A second state of the model, put at the sampled substep's kinematics when images are drawn."""
+        self._renderer: Renderer | None = None
+        self._resets: dict[int, TaskResets] = {}
+        self._init_states: NDArray[np.float64] | None = None
+        self._clock = ObservationClock(timestep_s=robosuite_macros.SIMULATION_TIMESTEP, sampling_period_s=1.0 / CONTROL_HZ)
+        robot = self._env.robots[0]
+        self._eef_site = robot.eef_site_id
+        self._eef_body = self._env.sim.model.body_name2id(robot.robot_model.eef_name)
+        self._finger_qpos = list(robot._ref_gripper_joint_pos_indexes)
+        self.sampled: SampledState
+        self.table_matches = True
+        """Whether the shipped fixture-pose table was made from this very model; else resets are replayed."""
+        self.times = SimulatorTimes(build_s=time.perf_counter() - started)
+
+    # --- resetting ---------------------------------------------------------------------------------
+
+    def reset(self, spec: EpisodeSpec) -> None:
+        """Bring the simulation to the start of an episode, settled.
+
+        Raises:
+            SimulatorError: the episode's init state does not fit the task's model.
+        """
+        started = time.perf_counter()
+        self.times = SimulatorTimes(build_s=self.times.build_s)
+        match spec.init:
+            case Official(index=index):
+                self._stock_reset(self._reset_point(index))
+                self._set_state(self._official_state(index))
+            case Sampled(seed=seed):
+                self._stock_reset(first_reset(seed))
+            case Recorded():
+                self._recorded_reset(spec.init)
+        if not isinstance(spec.init, Recorded):
+            self._settle()
+        self.times.reset_s = time.perf_counter() - started
+
+    def _reset_point(self, episode: int) -> ResetPoint:
+        """Where stock's reset for the k-th episode begins."""
+        if self.protocol.reset_stream == "per_episode":
+            return first_reset(self.protocol.reset_seed + episode)
+        return self._sequence(episode + 1).points[episode]
+
+    def _sequence(self, count: int) -> TaskResets:
+        """At least `count` resets in sequence: the shipped table, or replayed where it does not hold."""
+        seed = self.protocol.reset_seed
+        known = self._resets.get(seed)
+        if known is None:
+            known = shipped_table().resets(self.task, seed)
+            if known is not None and known.model_sha256 != self.scene.model_sha256:
+                known, self.table_matches = None, False
+        if known is None or len(known.points) < count:
+            known = replay_resets(self.scene, seed, count)
+        self._resets[seed] = known
+        return known
+
+    def _stock_reset(self, point: ResetPoint) -> None:
+        self.scene.reset_in_sequence(point.random_state(), point.loads)
+        known = self._resets.get(point.seed)
+        if known is not None and point in known.points:
+            expected = known.poses[known.points.index(point)]
+            if not np.array_equal(expected, self.scene.fixture_poses()):
+                raise SimulatorError(
+                    f"{self.task}: the reset put the fixtures elsewhere than the table says, by up to "
+                    f"{np.abs(expected - self.scene.fixture_poses()).max():.2g}. numpy's legacy generator or LIBERO's "
+                    "samplers have changed; run scripts/make_fixture_poses.py and report this."
+                )
+        self._clock.reset()
+        self._clock.tick(force=True)
+        self._sample()
+
+    def _official_state(self, index: int) -> NDArray[np.float64]:
+        if self._init_states is None:
+            self._init_states = init_states.read(self.task.init_states_file)
+        return self._init_states[index]
+
+    def _set_state(self, state: NDArray[np.float64]) -> None:
+        """LIBERO's `set_init_state`: `state` is (1 + nq + nv,)."""
+        expected = 1 + self._model.nq + self._model.nv
+        if state.shape != (expected,):
+            raise SimulatorError(
+                f"{self.task}: an init state has {state.size} numbers, the model needs {expected} (time, qpos, qvel). "
+                "The init states and the BDDL files come from different LIBERO versions."
+            )
+        self._data.time = state[0]
+        self._data.qpos[:] = state[1 : 1 + self._model.nq]
+        self._data.qvel[:] = state[1 + self._model.nq :]
+        mujoco.mj_forward(self._model, self._data)
+        self.success()
+        self._env._post_process()
+        self._clock.tick(force=True)
+        self._sample()
+
+    def _recorded_reset(self, init: Recorded) -> None:
+        """As robosuite plays a demonstration back: fixtures from its model, data zeroed, first state set."""
+        start = read_demonstration_start(init.file, init.demo)
+        self._stock_reset(first_reset(0))
+        poses = self.scene.fixture_poses()
+        for row, name in enumerate(self.scene.fixtures):
+            poses[row] = start.body_poses[self._env.fixtures_dict[name].root_body]
+        self.scene.set_fixture_poses(poses)
+        mujoco.mj_resetData(self._model, self._data)
+        self._set_state(start.state)
+
+    def _settle(self) -> None:
+        action = np.zeros(ACTION_DIM)
+        action[-1] = self.protocol.settle_gripper
+        for _ in range(self.protocol.settle_steps):
+            self._advance(action)
+
+    # --- stepping ----------------------------------------------------------------------------------
+
+    def step(self, action: NDArray[np.float64]) -> bool:
+        """One control step with `action` (7,) float64; whether the goal holds after it.
+
+        Raises:
+            SimulatorError: the physics diverged.
+        """
+        started = time.perf_counter()
+        self._advance(action)
+        if not np.isfinite(self._data.qpos).all():
+            raise SimulatorError(f"{self.task}: the physics diverged at simulated time {self._data.time:.2f} s")
+        success = self.success()
+        self.times.physics_s += time.perf_counter() - started
+        return success
+
+    def _advance(self, action: NDArray[np.float64]) -> None:
+        env, model, data = self._env, self._model, self._data
+        sampling_substep = self._clock.sampling_substep(SUBSTEPS)
+        for substep in range(SUBSTEPS):
+            mujoco.mj_forward(model, data)
+            env._pre_action(action, policy_step=substep == 0)
+            if substep == sampling_substep:
+                qpos_before = data.qpos.copy()
+                mujoco.mj_step(model, data)
+                self._sample(qpos_before)
+            else:
+                mujoco.mj_step(model, data)
+        env._post_process()
+
+    def success(self) -> bool:
+        """Whether the goal predicate holds now."""
+        return bool(self._env._check_success())
+
+    def _sample(self, qpos_before: NDArray[np.float64] | None = None) -> None:
+        """Take what the observables sample now.
+
+        Args:
+            qpos_before: the positions before this substep's integration, whose kinematics `mj_step` leaves
+                behind in site and body poses; None after a plain forward pass.
+        """
+        data = self._data
+        qpos = data.qpos.copy() if qpos_before is None else qpos_before
+        quat = transform_utils.convert_quat(data.xquat[self._eef_body], to="xyzw")
+        proprio = np.concatenate(
+            [data.site_xpos[self._eef_site], transform_utils.quat2axisangle(quat), data.qpos[self._finger_qpos]]
+        ).astype(np.float32)
+        self.sampled = SampledState(qpos=qpos, sites_rgba=self._model.site_rgba.copy(), proprio=proprio)
+
+    # --- observing ---------------------------------------------------------------------------------
+
+    def images(self, cameras: tuple[str, ...]) -> NDArray[np.uint8]:
+        """The cameras at the sampled substep, as OpenGL gives them: uint8 (cameras, H, W, 3)."""
+        started = time.perf_counter()
+        size = self.protocol.render_size_px
+        images = np.empty((len(cameras), size, size, 3), dtype=np.uint8)
+        if self._renderer is None:
+            self._renderer = Renderer(self._env.sim.model, self._seen, size)
+        self._seen.qpos[:] = self.sampled.qpos
+        mujoco.mj_kinematics(self._model, self._seen)
+        mujoco.mj_comPos(self._model, self._seen)
+        mujoco.mj_camlight(self._model, self._seen)
+        current = self._model.site_rgba.copy()
+        self._model.site_rgba[:] = self.sampled.sites_rgba  # a burner may have been lit since
+        for row, camera in enumerate(cameras):
+            images[row] = self._renderer.render(camera, "raw")
+        self._model.site_rgba[:] = current
+        self.times.render_s += time.perf_counter() - started
+        return images
+
+    def state(self) -> SimulatorState:
+        """The physical state now."""
+        return SimulatorState(
+            time_s=float(self._data.time),
+            qpos=self._data.qpos.copy(),
+            qvel=self._data.qvel.copy(),
+            site_alpha=self._model.site_rgba[:, 3].copy(),
+        )
+
+    def close(self) -> None:
+        """Release the model, the data and the GL context."""
+        self._renderer = None
+        self.scene.close()

@@ -1,0 +1,118 @@
+"""A worker process: runs whole episodes, one at a time, at its parent's word.
+
+Started as `python -m harness.sim.worker CONNECTION_FD`; never forked, because an inherited GL context
+crashes and a fork of the parent would drag torch along.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode, Stop
+from harness.rollout.shared_images import ImageSlots
+from harness.sim.gl import Backend, GlError, explain, renderer_string
+from harness.sim.settings import RolloutSettings
+from tasks.interface import ActionChunk, Observation
+
+if TYPE_CHECKING:
+    from harness.sim.episode import EpisodeRunner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """The parent's first message."""
+
+    settings: RolloutSettings
+    backend: Backend
+    slot: int
+    """This worker's row of the shared images."""
+    image_shape: tuple[int, ...]
+    """(slots, cameras, H, W, 3)"""
+    image_descriptor: int
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _start_runner(setup: WorkerSetup) -> tuple[EpisodeRunner, str]:
+    """The runner and the GL renderer string.
+
+    Raises:
+        GlError: a GL library is missing.
+    """
+    renderer = renderer_string(setup.backend) if setup.settings.cameras else ""
+    try:
+        from harness.sim.episode import EpisodeRunner
+    except (ImportError, OSError) as error:
+        if ".so" in str(error):
+            raise GlError(explain(error, "the simulation stack cannot be imported")) from error
+        raise
+    return EpisodeRunner(setup.settings), renderer
+
+
+def serve(connection: Connection) -> None:
+    """Obey the parent until it says stop or goes away."""
+    setup: WorkerSetup = connection.recv()
+    try:
+        runner, renderer = _start_runner(setup)
+    except GlError as error:
+        connection.send(CannotStart(reason=str(error)))
+        return
+    except Exception:
+        connection.send(CannotStart(reason=traceback.format_exc()))
+        return
+    slots = ImageSlots(setup.image_descriptor, setup.image_shape)
+
+    def query(observation: Observation) -> ActionChunk:
+        slots.images[setup.slot] = observation.images
+        connection.send(Query(proprio=observation.proprio, instruction=observation.instruction, step=observation.step))
+        answer = connection.recv()
+        if isinstance(answer, Stop):
+            raise EOFError
+        assert isinstance(answer, Chunk)
+        return ActionChunk(actions=answer.actions)
+
+    connection.send(Ready(renderer=renderer))
+    while isinstance(message := connection.recv(), RunEpisode):
+        connection.send(_run(runner, message, query))
+
+
+def _run(runner: EpisodeRunner, message: RunEpisode, query: object) -> Done | Failed:
+    from harness.sim.episode import PolicyFailure
+
+    try:
+        return Done(record=runner.run(message.spec, message.attempt, query))  # type: ignore[arg-type]
+    except EOFError:
+        raise
+    except PolicyFailure:
+        return Failed(error=traceback.format_exc(), policy_fault=True)
+    except Exception:
+        runner.close()  # whatever state it is in, the next episode starts from a fresh one
+        return Failed(error=traceback.format_exc(), policy_fault=False)
+
+
+def main() -> None:
+    """Serve on the connection whose file descriptor is the first argument."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    _die_with_parent()
+    connection = Connection(int(sys.argv[1]))
+    try:
+        serve(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone; there is nobody to tell
+    sys.stderr.flush()
+    os._exit(0)  # GL's exit handlers print errors that mean nothing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Traces: the states of an episode, small enough to keep for every one, exact enough to render any frame again."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRACE_VERSION = 1
+
+
+class TraceError(ValueError):
+    """A trace is missing, truncated or of another version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """One episode. T control steps, Q queries; row 0 of the states is the start, after settling."""
+
+    episode_id: str
+    protocol: str
+    time_s: NDArray[np.float64]
+    """(T + 1,) simulated time."""
+    qpos: NDArray[np.float64]
+    """(T + 1, nq)"""
+    qvel: NDArray[np.float64]
+    """(T + 1, nv)"""
+    site_alpha: NDArray[np.float32]
+    """(T + 1, nsite) opacity of every site: a lit stove burner lives here, outside qpos."""
+    actions: NDArray[np.float64]
+    """(T, 7) as executed, before clipping."""
+    fixtures: tuple[str, ...]
+    fixture_poses: NDArray[np.float64]
+    """(fixtures, 7): position [m] and quaternion wxyz of each fixture's root body."""
+    query_steps: NDArray[np.int32]
+    """(Q,) the control step each observation was made for."""
+    query_qpos: NDArray[np.float64]
+    """(Q, nq) positions at the substep each observation was sampled at."""
+    query_site_alpha: NDArray[np.float32]
+    """(Q, nsite)"""
+    query_proprio: NDArray[np.float32]
+    """(Q, 8)"""
+
+
+_ARRAYS = (
+    "time_s", "qpos", "qvel", "site_alpha", "actions", "fixture_poses",
+    "query_steps", "query_qpos", "query_site_alpha", "query_proprio",
+)
+
+
+def trace_path(episode_id: str) -> str:
+    """The trace's path relative to the run directory."""
+    suite, task, init, repeat = episode_id.split("/")
+    return f"traces/{suite}/{task}/{init}-{repeat}.npz"
+
+
+def write_trace(file: Path, trace: Trace) -> None:
+    """Write atomically: the file appears whole or not at all."""
+    head = {
+        "version": TRACE_VERSION, "episode_id": trace.episode_id,
+        "protocol": trace.protocol, "fixtures": list(trace.fixtures),
+    }
+    arrays = {name: getattr(trace, name) for name in _ARRAYS}
+    arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getvalue())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_trace(file: Path) -> Trace:
+    """Read a trace.
+
+    Raises:
+        TraceError: the file is missing, truncated or of another version.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            head = json.loads(bytes(archive["head"]).decode())
+            if head["version"] != TRACE_VERSION:
+                raise TraceError(f"{file}: expected trace version {TRACE_VERSION}, got {head['version']}")
+            arrays = {name: archive[name] for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if isinstance(error, TraceError):
+            raise
+        raise TraceError(f"{file}: not a readable trace: {error}") from error
+    return Trace(episode_id=head["episode_id"], protocol=head["protocol"], fixtures=tuple(head["fixtures"]), **arrays)

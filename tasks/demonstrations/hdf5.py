@@ -1,0 +1,124 @@
+"""Reads the demonstrations in a LIBERO HDF5 file for replay.
+
+The layout: `data/demo_N` with `actions` (T, 7) and `states` (T, 1 + nq + nv), where `states[t]` is the
+simulator's flattened state before `actions[t]`; the attribute `model_file` is the MuJoCo XML the
+demonstration was recorded in, fixture poses included; `data` carries `bddl_file_name` and `problem_info`.
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.interface import ACTION_DIM
+
+
+class DemonstrationError(ValueError):
+    """A file is not a demonstration file, or lacks what is needed of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DemonstrationStart:
+    """What it takes to begin a recorded episode again."""
+
+    state: NDArray[np.float64]
+    """(1 + nq + nv,): time, qpos, qvel."""
+    body_poses: dict[str, NDArray[np.float64]]
+    """Body name → position [m] (3) and quaternion wxyz (4) relative to its parent, from the recorded model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demonstration:
+    """One recorded episode."""
+
+    name: str
+    actions: NDArray[np.float64]
+    """(T, 7)"""
+
+
+class DemonstrationFile:
+    """A LIBERO HDF5 file; a context manager.
+
+    Raises:
+        DemonstrationError: it is missing, truncated, or has no demonstrations.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._path = file
+        if not file.is_file():
+            raise DemonstrationError(f"expected a demonstration file at {file}, there is none")
+        try:
+            self._file = h5py.File(file, "r")
+        except OSError as error:
+            raise DemonstrationError(f"{file}: not a readable HDF5 file (truncated?): {error}") from error
+        if "data" not in self._file or not self._file["data"].keys():
+            raise DemonstrationError(f"{file}: expected groups data/demo_N, found {list(self._file.keys())}")
+        self._data = self._file["data"]
+
+    def __enter__(self) -> DemonstrationFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def demos(self) -> tuple[str, ...]:
+        """Names of the demonstrations, in numerical order."""
+        return tuple(sorted(self._data.keys(), key=lambda name: (len(name), name)))
+
+    @property
+    def task_name(self) -> str:
+        """The name of the LIBERO task, from the recorded BDDL file's name.
+
+        Raises:
+            DemonstrationError: the file does not say.
+        """
+        recorded = self._data.attrs.get("bddl_file_name")
+        if recorded is None and "env_args" in self._data.attrs:
+            arguments = json.loads(self._data.attrs["env_args"])
+            recorded = arguments.get("bddl_file") or arguments.get("env_kwargs", {}).get("bddl_file_name")
+        if not recorded:
+            raise DemonstrationError(f"{self._path}: expected the attribute data/bddl_file_name, which names the LIBERO task")
+        return Path(str(recorded)).stem
+
+    def _group(self, demo: str) -> h5py.Group:
+        if demo not in self._data:
+            raise DemonstrationError(f"{self._path}: no demonstration {demo!r}; it has {', '.join(self.demos)}")
+        return self._data[demo]
+
+    def demonstration(self, demo: str) -> Demonstration:
+        """One demonstration's actions."""
+        actions = np.asarray(self._group(demo)["actions"], dtype=np.float64)
+        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not np.isfinite(actions).all():
+            raise DemonstrationError(f"{self._path} {demo}: expected finite actions (T, {ACTION_DIM}), got {actions.shape}")
+        return Demonstration(name=demo, actions=actions)
+
+    def start(self, demo: str) -> DemonstrationStart:
+        """Where one demonstration begins."""
+        group = self._group(demo)
+        if "model_file" not in group.attrs or "states" not in group:
+            raise DemonstrationError(f"{self._path} {demo}: expected `states` and the attribute `model_file`")
+        state = np.asarray(group["states"][0], dtype=np.float64)
+        return DemonstrationStart(state=state, body_poses=_body_poses(str(group.attrs["model_file"])))
+
+
+def _body_poses(xml: str) -> dict[str, NDArray[np.float64]]:
+    """Every named body's pose relative to its parent, as the XML spells it."""
+    poses = {}
+    for body in ElementTree.fromstring(xml).iter("body"):
+        position = body.get("pos", "0 0 0").split()
+        quaternion = body.get("quat", "1 0 0 0").split()
+        poses[body.get("name", "")] = np.array([float(number) for number in position + quaternion])
+    return poses
+
+
+def read_demonstration_start(file: Path, demo: str) -> DemonstrationStart:
+    """Where demonstration `demo` of `file` begins."""
+    with DemonstrationFile(file) as demonstrations:
+        return demonstrations.start(demo)
