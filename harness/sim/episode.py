@@ -25,6 +25,7 @@ from results.trace import Trace, trace_path, write_trace
 from tasks.demonstrations import DemonstrationFile
 from tasks.interface import (
     ACTION_DIM,
+    PROPRIO_DIM,
     ActionChunk,
     ActionError,
     EpisodeRecord,
@@ -142,7 +143,7 @@ class _TraceRows:
             query_steps=np.array(self.query_steps, dtype=np.int32),
             query_qpos=np.array(self.query_qpos, dtype=np.float64).reshape(queries, nq),
             query_site_alpha=np.array(self.query_site_alpha, dtype=np.float32).reshape(queries, nsite),
-            query_proprio=np.array(self.query_proprio, dtype=np.float32).reshape(queries, -1),
+            query_proprio=np.array(self.query_proprio, dtype=np.float32).reshape(queries, PROPRIO_DIM),
         )
 
 
