@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.interface import state_sha256
+
 TRACE_VERSION = 1
 
 
@@ -46,6 +48,10 @@ class Trace:
     """(Q, nsite)"""
     query_proprio: NDArray[np.float32]
     """(Q, 8)"""
+
+    def state_sha256(self, row: int) -> str:
+        """The fingerprint of the state in `row`; see `tasks.interface.state_sha256`."""
+        return state_sha256(np.concatenate([[self.time_s[row]], self.qpos[row], self.qvel[row]]))
 
 
 _ARRAYS = (

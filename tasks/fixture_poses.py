@@ -14,6 +14,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +44,15 @@ class ResetPoint:
         """
         generator = np.random.RandomState(self.seed)
         generator._bit_generator.random_raw(self.words, output=False)  # type: ignore[attr-defined]
-        name, key, position, _, _ = generator.get_state(legacy=True)
-        generator.set_state((name, key, position, int(self.gauss_cached), 0.0))
+        key, position, _ = mersenne_state(generator)
+        generator.set_state(("MT19937", key, position, int(self.gauss_cached), 0.0))
         return generator
+
+
+def mersenne_state(generator: np.random.RandomState) -> tuple[NDArray[np.uint32], int, bool]:
+    """The Mersenne Twister's key (624,), the position in it, and whether a normal is cached."""
+    state: Any = generator.get_state(legacy=True)
+    return state[1], int(state[2]), bool(state[3])
 
 
 def first_reset(seed: int) -> ResetPoint:

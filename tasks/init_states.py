@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickletools
 import zipfile
 from pathlib import Path
@@ -90,7 +91,7 @@ def _read_torch_pickle(file: Path) -> NDArray[np.float64]:
             data = argument
     if "f8" not in strings:
         raise ValueError("expected a pickled float64 array")
-    shapes = [(a, b) for a, b in zip(integers, integers[1:], strict=False) if a > 0 and b > 0 and a * b * 8 == len(data)]
+    shapes = [(a, b) for a, b in itertools.pairwise(integers) if a > 0 and b > 0 and a * b * 8 == len(data)]
     if not shapes:
         raise ValueError(f"no shape in the file fits its {len(data)} bytes of data")
     return np.frombuffer(data, dtype="<f8").reshape(shapes[0]).copy()

@@ -337,3 +337,8 @@ def episode_rng(run_seed: int, episode_id: str, step: int) -> np.random.Generato
     digest = hashlib.sha256(episode_id.encode()).digest()
     words = np.frombuffer(digest[:16], dtype="<u4").tolist()
     return np.random.default_rng(np.random.SeedSequence([run_seed, step, *words]))
+
+
+def state_sha256(state: NDArray[np.float64]) -> str:
+    """The fingerprint of a physical state (1 + nq + nv,): SHA-256 of (time, qpos, qvel) as little-endian float64."""
+    return hashlib.sha256(np.ascontiguousarray(state, dtype="<f8").tobytes()).hexdigest()

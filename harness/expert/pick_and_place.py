@@ -6,7 +6,7 @@ things are now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ class _MoveObject:
         position[2] += grasp.rim_height - grasp.depth
         return position
 
-    def _pick(self, grasp: RimGrasp) -> Iterator[Action]:
+    def _pick(self, grasp: RimGrasp) -> Generator[Action, None, bool]:
         """Grasp and lift; returns whether the object came along."""
         up = np.array([0.0, 0.0, APPROACH])
         yield from self._go(lambda: self._grasp_position(grasp, grasp.entry_radius) + up, OPEN, FREE, 0.012, turn_tolerance=0.06)

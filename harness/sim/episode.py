@@ -6,7 +6,6 @@ the `query` callable that turns an observation into a chunk.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -209,7 +208,7 @@ class EpisodeRunner:
                 render_s=simulator.times.render_s, policy_s=spent.policy_s,
             ),
             attempt=attempt,
-            final_state_sha256=state_sha256(trace.time_s[-1], trace.qpos[-1], trace.qvel[-1]),
+            final_state_sha256=trace.state_sha256(-1),
             trace=trace_path(spec.episode_id),
             video="",
         )
@@ -253,9 +252,3 @@ class EpisodeRunner:
             with DemonstrationFile(spec.init.file) as file:
                 return len(file.demonstration(spec.init.demo).actions), False
         return self._protocol.horizon(spec.task), True
-
-
-def state_sha256(time_s: float, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> str:
-    """The fingerprint of a physical state: SHA-256 of (time, qpos, qvel) as little-endian float64."""
-    state = np.concatenate([[time_s], qpos, qvel]).astype("<f8")
-    return hashlib.sha256(state.tobytes()).hexdigest()

@@ -63,6 +63,18 @@ def renderer_string(backend: Backend) -> str:
     return name.decode()
 
 
+def prepare(backend: Backend, rendering: bool) -> str:
+    """Make this process ready for the simulation stack: the renderer string, empty where nothing is rendered.
+
+    Raises:
+        GlError: images are wanted and no context can be made.
+    """
+    if rendering:
+        return renderer_string(backend)
+    os.environ["MUJOCO_GL"] = "disable"  # neither mujoco nor robosuite then looks for a GL library
+    return ""
+
+
 def probe(backend: Backend) -> tuple[bool, str]:
     """Try a backend in a process of its own: (whether it works, renderer string or reason)."""
     done = subprocess.run(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.sim.stack import RandomizationError, bddl_base_domain, mujoco, robosuite
 from tasks.bddl import read_problem
-from tasks.fixture_poses import ResetPoint, TaskResets
+from tasks.fixture_poses import ResetPoint, TaskResets, mersenne_state
 from tasks.interface import CAMERAS, CONTROL_HZ, TaskSpec
 
 
@@ -42,7 +42,7 @@ def numpy_global_generator(state: np.random.RandomState) -> Iterator[np.random.R
 def _remembering(problem: Any) -> Any:
     """LIBERO's problem class, keeping the model fields that a reset changes as they were compiled."""
 
-    class Remembering(problem):
+    class Remembering(problem):  # type: ignore[misc]
         def _initialize_sim(self, xml_string: str | None = None) -> None:
             super()._initialize_sim(xml_string)
             model = self.sim.model._model
@@ -159,14 +159,13 @@ class Scene:
 
 def _stream_position(generator: np.random.RandomState, seed: int) -> tuple[int, bool]:
     """(32-bit words used since seeding, whether a normal is cached)."""
-    _, key, position, has_gauss, _ = generator.get_state(legacy=True)
+    key, position, gauss_cached = mersenne_state(generator)
     other = np.random.RandomState(seed)
     words = 0
-    while not np.array_equal(other.get_state(legacy=True)[1], key):
+    while not np.array_equal(mersenne_state(other)[0], key):
         other._bit_generator.random_raw(624, output=False)  # type: ignore[attr-defined]
         words += 624
-    start = other.get_state(legacy=True)[2]
-    return words + position - start, bool(has_gauss)
+    return words + position - mersenne_state(other)[1], gauss_cached
 
 
 def replay_resets(scene: Scene, seed: int, count: int) -> TaskResets:

@@ -241,6 +241,8 @@ class Simulator:
         started = time.perf_counter()
         size = self.protocol.render_size_px
         images = np.empty((len(cameras), size, size, 3), dtype=np.uint8)
+        if not cameras:
+            return images
         if self._renderer is None:
             self._renderer = Renderer(self._env.sim.model, self._seen, size)
         self._seen.qpos[:] = self.sampled.qpos

@@ -5,39 +5,49 @@ Import this module first wherever the simulation stack is used.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-import types
+from types import ModuleType
+
+_FIXED = {"SIMULATION_TIMESTEP": 0.002, "IMAGE_CONVENTION": "opengl"}
+"""Settings that change results."""
+_QUIET = {"CONSOLE_LOGGING_LEVEL": "ERROR", "FILE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
+"""robosuite would print three warnings, write to /tmp/robosuite.log, which fails where another user owns that
+file, and override the choice of GL backend."""
 
 
-def _robosuite_settings() -> types.ModuleType:
-    """A stand-in for robosuite's optional `macros_private`.
+def _load_robosuite_settings() -> ModuleType:
+    """`robosuite.macros`, loaded before the rest of robosuite reads it.
 
-    Without one robosuite prints three warnings and writes to /tmp/robosuite.log, which fails where another
-    user owns that file; with a user's own, settings that change results (image convention, time step)
-    would leak in.
+    Raises:
+        ImportError: robosuite is missing, or its settings were edited to ones that change results.
     """
-    module = types.ModuleType("robosuite.macros_private")
-    module.__dict__.update(
-        SIMULATION_TIMESTEP=0.002,
-        IMAGE_CONVENTION="opengl",
-        CONCATENATE_IMAGES=False,
-        ENABLE_NUMBA=True,
-        CACHE_NUMBA=True,
-        CONSOLE_LOGGING_LEVEL="ERROR",
-        FILE_LOGGING_LEVEL=None,
-        MUJOCO_GPU_RENDERING=False,
-    )
+    package = importlib.util.find_spec("robosuite")
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("robosuite is not installed: `pip install robosuite==1.4.0`")
+    location = f"{package.submodule_search_locations[0]}/macros.py"
+    spec = importlib.util.spec_from_file_location("robosuite.macros", location)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in _FIXED.items():
+        if getattr(module, name) != value:
+            raise ImportError(f"{location}: expected {name} = {value!r}, found {getattr(module, name)!r}; reinstall robosuite==1.4.0")
+    module.__dict__.update(_QUIET)
     return module
 
 
-sys.modules.setdefault("robosuite.macros_private", _robosuite_settings())
+robosuite_macros = sys.modules.setdefault("robosuite.macros", _load_robosuite_settings())
 
-import libero.libero.envs.bddl_base_domain as bddl_base_domain  # noqa: E402
+import robosuite  # noqa: E402
+
+robosuite.macros = robosuite_macros
+
 import libero.libero.envs.problems  # noqa: E402,F401  (registers the problem classes)
 import mujoco  # noqa: E402
-import robosuite  # noqa: E402
-import robosuite.macros as robosuite_macros  # noqa: E402
-import robosuite.utils.transform_utils as transform_utils  # noqa: E402
+from libero.libero.envs import bddl_base_domain  # noqa: E402
+from robosuite.utils import transform_utils  # noqa: E402
 from robosuite.utils.errors import RandomizationError  # noqa: E402
 
 SUBSTEPS = int((1.0 / 20) / robosuite_macros.SIMULATION_TIMESTEP)

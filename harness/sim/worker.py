@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode, Stop
 from harness.rollout.shared_images import ImageSlots
-from harness.sim.gl import Backend, GlError, explain, renderer_string
+from harness.sim.gl import Backend, GlError, explain, prepare
 from harness.sim.settings import RolloutSettings
 from tasks.interface import ActionChunk, Observation
 
@@ -50,7 +50,7 @@ def _start_runner(setup: WorkerSetup) -> tuple[EpisodeRunner, str]:
     Raises:
         GlError: a GL library is missing.
     """
-    renderer = renderer_string(setup.backend) if setup.settings.cameras else ""
+    renderer = prepare(setup.backend, bool(setup.settings.cameras))
     try:
         from harness.sim.episode import EpisodeRunner
     except (ImportError, OSError) as error:

@@ -8,15 +8,15 @@ demonstration was recorded in, fixture poses included; `data` carries `bddl_file
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.interface import ACTION_DIM
+from tasks.interface import ACTION_DIM, state_sha256
 
 
 class DemonstrationError(ValueError):
@@ -106,6 +106,10 @@ class DemonstrationFile:
             raise DemonstrationError(f"{self._path} {demo}: expected `states` and the attribute `model_file`")
         state = np.asarray(group["states"][0], dtype=np.float64)
         return DemonstrationStart(state=state, body_poses=_body_poses(str(group.attrs["model_file"])))
+
+    def final_state_sha256(self, demo: str) -> str:
+        """The fingerprint of one demonstration's last recorded state, the one before its last action."""
+        return state_sha256(np.asarray(self._group(demo)["states"][-1], dtype=np.float64))
 
 
 def _body_poses(xml: str) -> dict[str, NDArray[np.float64]]:

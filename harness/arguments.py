@@ -1,0 +1,75 @@
+"""The command line of `vla-eval`, as a dataclass; tyro makes the flags of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.interface import EnsembleSpec, OpenLoopSpec, TemporalEnsembleSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Evaluate a policy in LIBERO: a success rate per task and suite, with 95 % intervals.
+
+    `vla-eval --suite libero_spatial` alone evaluates the whole suite with the default policy.
+    """
+
+    suite: tuple[str, ...] = ()
+    """Suites to evaluate, such as libero_spatial libero_object. `--list` shows all."""
+    tasks: tuple[str, ...] = ()
+    """Only these tasks, by index or name. Default: all of the suite's."""
+    episodes: int | None = None
+    """Episodes per task: the first official init states. Default: as many as the protocol says (50)."""
+    repeats: int = 1
+    """Times each init state is run, with other policy noise."""
+    only: tuple[str, ...] = ()
+    """Only these episodes, by id, such as libero_spatial/03/07/r0."""
+    policy: str = "expert"
+    """expert (scripted, libero_spatial), zero, random, replay:PATH (a run directory or a LIBERO HDF5 file), or a
+    Python factory as module:name."""
+    checkpoint: Path | None = None
+    """Handed to the policy's factory."""
+    protocol: str = "openvla"
+    """openvla, openpi, lerobot or libero: settling, horizon, image convention, fixture poses."""
+    seed: int = 0
+    """Seed of the policy's noise. The simulator's seeds belong to the protocol."""
+    ensemble: Literal["recommended", "open-loop", "temporal"] = "recommended"
+    """How chunks become actions. recommended: what the policy says."""
+    execute_steps: int | None = None
+    """Open loop: actions of a chunk to execute before the next query. Default: the whole chunk."""
+    ensemble_decay: float = 0.01
+    """Temporal ensembling: weights exp(-decay i), i = 0 the oldest chunk."""
+    query_every: int = 1
+    """Temporal ensembling: control steps between queries."""
+    workers: str = "auto"
+    """Worker processes. auto: by cores and memory. 0: in this process, for a debugger."""
+    max_errors: int = 10
+    """Stop when more episodes than this ended in an error."""
+    worker_timeout_s: float = 300.0
+    """Replace a worker that gives no answer for this long."""
+    output_dir: Path | None = None
+    """The run's folder. Default: runs/DATE-TIME-SUITE-POLICY."""
+    mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
+    """How images are rendered. auto: EGL on a GPU, else in software."""
+    list: bool = False
+    """Show suites and tasks, and exit."""
+
+    def ensemble_spec(self, recommended: EnsembleSpec) -> EnsembleSpec:
+        """How chunks are executed.
+
+        Raises:
+            ValueError: flags that contradict each other.
+        """
+        if self.execute_steps is not None:
+            if self.ensemble == "temporal":
+                raise ValueError("--execute-steps is for open loop; with --ensemble temporal use --query-every")
+            return OpenLoopSpec(execute_steps=self.execute_steps)
+        match self.ensemble:
+            case "recommended":
+                return recommended
+            case "open-loop":
+                return OpenLoopSpec()
+            case "temporal":
+                return TemporalEnsembleSpec(decay=self.ensemble_decay, query_every=self.query_every)

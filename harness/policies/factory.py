@@ -1,0 +1,74 @@
+"""Finds a policy by name, or makes one with a Python factory the user names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.policies.simple import RandomPolicy, ZeroPolicy
+from tasks.interface import Policy
+
+BUILT_IN = ("expert", "zero", "random", "replay:PATH")
+
+
+class PolicyNameError(ValueError):
+    """`--policy` or `--checkpoint` does not lead to a policy."""
+
+
+def make_policy(name: str, *, checkpoint: Path | None, seed: int) -> Policy:
+    """The policy called `name`: `zero`, `random`, or a factory `module:name`.
+
+    A factory is a callable that returns a `tasks.interface.Policy`. It is given, by keyword, those of
+    `checkpoint` (a Path or None) and `seed` (int) that its signature names.
+
+    Raises:
+        PolicyNameError: nothing of that name can be found, or it makes no policy.
+    """
+    if checkpoint is not None and ":" not in name:
+        raise PolicyNameError(f"--checkpoint is for policies that load one; the policy {name!r} does not. Name its factory: --policy module:name")
+    if name == "zero":
+        return ZeroPolicy()
+    if name == "random":
+        return RandomPolicy(seed=seed)
+    if ":" not in name:
+        raise PolicyNameError(f"unknown policy {name!r}; expected one of {', '.join(BUILT_IN)}, or a factory as module:name")
+    policy = _call(_find_factory(name), name, {"checkpoint": checkpoint, "seed": seed})
+    missing = [part for part in ("needs", "start", "act", "finish") if not hasattr(policy, part)]
+    if missing:
+        raise PolicyNameError(
+            f"{name} returned {type(policy).__name__}, which is no policy: it lacks {', '.join(missing)}. "
+            "See tasks.interface.Policy."
+        )
+    return policy  # type: ignore[no-any-return]
+
+
+def _find_factory(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    working_directory = os.getcwd()
+    if working_directory not in sys.path:
+        sys.path.append(working_directory)  # last: a file there must not shadow an installed package
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something it imports is not
+        raise PolicyNameError(
+            f"--policy {name}: there is no module {module_name!r}, neither installed nor below {working_directory}"
+        ) from error
+    if not callable(factory := getattr(module, attribute, None)):
+        public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise PolicyNameError(f"--policy {name}: {module_name} has no callable {attribute!r}; it has {', '.join(public) or 'none'}")
+    return factory
+
+
+def _call(factory: Any, name: str, offered: dict[str, Any]) -> Any:
+    parameters = inspect.signature(factory).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    given = {key: value for key, value in offered.items() if takes_all or key in parameters}
+    if offered["checkpoint"] is not None and "checkpoint" not in given:
+        raise PolicyNameError(f"--checkpoint was given, but the factory {name} has no parameter `checkpoint`")
+    return factory(**given)

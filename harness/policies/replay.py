@@ -1,0 +1,114 @@
+"""Replays recorded actions: a LIBERO HDF5 demonstration file, or the traces of an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.policies.simple import BlindPolicy
+from results.run_directory import RunDirectory
+from results.trace import read_trace
+from tasks.demonstrations import DemonstrationError, DemonstrationFile
+from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Recorded
+from tasks.plan import Plan, make_episode
+from tasks.protocols import Protocol, find_protocol
+from tasks.suites import SUITES, load_suite
+
+
+class ReplayPolicy(BlindPolicy):
+    """Returns the rest of an episode's recorded actions.
+
+    Args:
+        actions: episode id → (T, 7).
+    """
+
+    def __init__(self, actions: dict[str, NDArray[np.float64]]) -> None:
+        self._actions = actions
+
+    def act(self, observations: Sequence[Observation]) -> Sequence[ActionChunk]:
+        return [ActionChunk(actions=self._actions[o.episode_id][o.step :]) for o in observations]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Recorded episodes, ready to be replayed."""
+
+    plan: Plan
+    actions: dict[str, NDArray[np.float64]]
+    """Episode id → (T, 7)."""
+    final_states: dict[str, str]
+    """Episode id → SHA-256 of the final state, as `EpisodeRecord.final_state_sha256`; of a file: of its last recorded state."""
+
+
+def load_recording(path: Path, protocol: Protocol, suites: Sequence[str]) -> Recording:
+    """Read a run directory or an HDF5 file.
+
+    Args:
+        protocol: for a file; a run is replayed under its own.
+        suites: for a file: where to look for its task; empty: everywhere, original suites first.
+
+    Raises:
+        ValueError: there is nothing to replay at `path`.
+    """
+    if path.is_dir():
+        return _from_run(RunDirectory(path))
+    if path.suffix in (".hdf5", ".h5"):
+        return _from_file(path, protocol, suites)
+    raise ValueError(f"replay:{path}: expected a run directory or a .hdf5 file, there is {'another file' if path.exists() else 'nothing'}")
+
+
+def _from_run(run: RunDirectory) -> Recording:
+    protocol = find_protocol(run.manifest().protocol["name"])
+    finished = [record for record in run.records() if record.trace]
+    if not finished:
+        raise ValueError(f"{run.path}: no finished episode to replay")
+    specs = {record.spec.episode_id: _local_spec(record) for record in finished}
+    actions = {record.spec.episode_id: read_trace(run.path / record.trace).actions for record in finished}
+    return Recording(
+        plan=Plan(protocol=protocol, episodes=tuple(specs[key] for key in sorted(specs))),
+        actions=actions,
+        final_states={record.spec.episode_id: record.final_state_sha256 for record in finished},
+    )
+
+
+def _local_spec(record: EpisodeRecord) -> EpisodeSpec:
+    """The record's episode with this installation's file paths."""
+    old = record.spec
+    return EpisodeSpec(
+        episode_id=old.episode_id, task=load_suite(old.task.suite)[old.task.index],
+        init=old.init, repeat=old.repeat, protocol=old.protocol,
+    )
+
+
+def _from_file(path: Path, protocol: Protocol, suites: Sequence[str]) -> Recording:
+    path = path.resolve()
+    specs, actions, final_states = [], {}, {}
+    with DemonstrationFile(path) as file:
+        tasks = [task for suite in suites or SUITES for task in load_suite(suite) if task.name == file.task_name]
+        if not tasks:
+            raise DemonstrationError(f"{path}: its task {file.task_name!r} is in none of {', '.join(suites or SUITES)}")
+        for demo in file.demos:
+            spec = make_episode(tasks[0], Recorded(file=path, demo=demo), protocol)
+            specs.append(spec)
+            actions[spec.episode_id] = file.demonstration(demo).actions
+            final_states[spec.episode_id] = file.final_state_sha256(demo)
+    return Recording(plan=Plan(protocol=protocol, episodes=tuple(specs)), actions=actions, final_states=final_states)
+
+
+def unequal_final_states(recording: Recording, records: Sequence[EpisodeRecord], run_dir: Path) -> list[str]:
+    """Episodes whose replay did not end in the recorded state, bit for bit."""
+    different = []
+    for record in records:
+        expected = recording.final_states.get(record.spec.episode_id)
+        if not expected or not record.trace:
+            continue
+        reached = record.final_state_sha256
+        if isinstance(record.spec.init, Recorded):
+            reached = read_trace(run_dir / record.trace).state_sha256(-2)  # a file's states are those before its actions
+        if reached != expected:
+            different.append(record.spec.episode_id)
+    return different

@@ -1,0 +1,67 @@
+"""Progress of a run: success so far, episodes per minute, time left."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from tasks.interface import EpisodeRecord, Outcome
+
+LINE_EVERY_S = 15.0
+"""Without a terminal a line is printed this often, and at the end."""
+
+
+class RunProgress:
+    """A bar on a terminal, a line now and then elsewhere; a context manager.
+
+    Args:
+        console: where to print.
+        total: episodes to run.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._done = self._successes = self._errors = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rates]}"),
+            console=console, disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("episodes", total=total, rates="starting workers")
+
+    def __enter__(self) -> RunProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def add(self, record: EpisodeRecord) -> None:
+        """Count one finished episode."""
+        self._done += 1
+        self._successes += record.outcome is Outcome.SUCCESS
+        self._errors += record.outcome is Outcome.ERROR
+        self._bar.update(self._task, advance=1, rates=self.rates())
+        now = time.monotonic()
+        if not self._console.is_terminal and (now - self._last_line > LINE_EVERY_S or self._done == self._total):
+            self._last_line = now
+            self._console.print(f"{self._done}/{self._total} episodes, {self.rates()}", highlight=False)
+
+    def rates(self) -> str:
+        """Success so far, pace and time left."""
+        minutes = (time.monotonic() - self._started) / 60
+        per_minute = self._done / minutes if minutes > 0 else 0.0
+        finished = self._done - self._errors
+        success = f"success {self._successes}/{finished}" + (f" ({100 * self._successes / finished:.0f} %)" if finished else "")
+        errors = f", {self._errors} errors" if self._errors else ""
+        left = f", {_clock((self._total - self._done) / per_minute)} left" if 0 < self._done < self._total else ""
+        return f"{success}{errors}, {per_minute:.1f} episodes/min{left}"
+
+
+def _clock(minutes: float) -> str:
+    seconds = round(minutes * 60)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"

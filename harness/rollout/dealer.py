@@ -1,0 +1,54 @@
+"""Deals episodes to workers so that a worker stays on a task while it can: switching means compiling a model."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tasks.interface import EpisodeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """An episode to run."""
+
+    spec: EpisodeSpec
+    attempt: int
+
+    @property
+    def task(self) -> str:
+        return str(self.spec.task)
+
+
+class Dealer:
+    """The episodes still to be dealt, by task, in the order they came."""
+
+    def __init__(self, specs: Sequence[EpisodeSpec]) -> None:
+        self._queues: dict[str, deque[Job]] = {}
+        for spec in specs:
+            self._queues.setdefault(str(spec.task), deque()).append(Job(spec=spec, attempt=1))
+
+    def __bool__(self) -> bool:
+        return any(self._queues.values())
+
+    def deal(self, task: str, busy: Collection[str]) -> Job | None:
+        """The next job for a worker, or None when all are dealt.
+
+        Args:
+            task: the task the worker has compiled; empty for none. It goes on with it while it lasts.
+            busy: the other workers' tasks, one entry each. A task without a worker comes first; else the
+                one with the most episodes left per worker.
+        """
+        waiting = {name: queue for name, queue in self._queues.items() if queue}
+        if not waiting:
+            return None
+        if task in waiting:
+            return waiting[task].popleft()
+        helpers = Counter(busy)
+        name = max(waiting, key=lambda n: (helpers[n] == 0, len(waiting[n]) / (helpers[n] + 1)))
+        return waiting[name].popleft()
+
+    def put_back(self, job: Job) -> None:
+        """Run an episode again, next among its task's."""
+        self._queues[job.task].appendleft(Job(spec=job.spec, attempt=job.attempt + 1))

@@ -1,0 +1,256 @@
+"""The rollout engine: workers run episodes at their own pace, the parent answers their queries in batches.
+
+There is no lockstep: whatever observations are ready form the next batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Literal
+
+from harness.rollout import shared_images
+from harness.rollout.batcher import Batcher
+from harness.rollout.dealer import Dealer, Job
+from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
+from harness.rollout.worker_process import WorkerProcess
+from harness.sim.gl import Backend
+from harness.sim.settings import RolloutSettings
+from harness.sim.worker import WorkerSetup
+from tasks.interface import EpisodeRecord, EpisodeSpec, Observation, Outcome, Policy, TimeSpent
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """When to give up."""
+
+    worker_timeout_s: float
+    """Longest wait for a worker's answer; model compilation and a whole chunk of steps lie within."""
+    max_errors: int
+    """Episodes that may end in an error before the run is stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """Why the engine stopped."""
+
+    reason: Literal["completed", "interrupted", "too_many_errors", "policy_error", "cannot_start"]
+    detail: str
+    """Traceback or explanation; empty when completed."""
+
+
+class _Ended(Exception):
+    def __init__(self, end: RunEnd) -> None:
+        super().__init__(end.detail)
+        self.end = end
+
+
+class Engine:
+    """Runs episodes on worker processes.
+
+    Args:
+        policy: answers queries; None when the settings name a worker policy.
+        settings: what every worker is told.
+        image_size_px: height and width of the images.
+        backend: GL backend for the workers.
+        workers: number of processes, at least 1.
+        limits: when to give up.
+        on_record: called with each finished episode, in the order they end.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy | None,
+        settings: RolloutSettings,
+        image_size_px: int,
+        backend: Backend,
+        workers: int,
+        limits: EngineLimits,
+        on_record: Callable[[EpisodeRecord], None],
+    ) -> None:
+        self._policy = policy
+        self._batcher = Batcher(policy) if policy is not None else None
+        self._settings = settings
+        self._backend = backend
+        self._limits = limits
+        self._on_record = on_record
+        self._errors = 0
+        self._failed_starts = 0
+        self._render_threads = max(1, (os.cpu_count() or 1) // workers)
+        self._shape = (workers, len(settings.cameras), image_size_px, image_size_px, 3)
+        self._workers: list[WorkerProcess] = []
+        self._pending: list[tuple[WorkerProcess, Query]] = []
+        self.renderer = ""
+        """OpenGL's renderer string, once a worker is ready."""
+
+    def run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
+        """Run the episodes; returns when all ended or something ended the run. Never raises for a worker's fault."""
+        dealer = Dealer(specs)
+        self._descriptor = shared_images.create(shared_images.ImageSlots.bytes_for(self._shape))
+        self._slots = shared_images.ImageSlots(self._descriptor, self._shape)
+        try:
+            self._workers = [self._start(slot) for slot in range(min(self._shape[0], len(specs)))]
+            while dealer or any(worker.job for worker in self._workers):
+                self._deal(dealer)
+                self._listen(dealer)
+                self._answer()
+            return RunEnd(reason="completed", detail="")
+        except _Ended as ended:
+            return ended.end
+        except KeyboardInterrupt:
+            return RunEnd(reason="interrupted", detail="interrupted by the user")
+        finally:
+            for worker in self._workers:
+                worker.kill()
+            self._workers = []
+            os.close(self._descriptor)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the live workers."""
+        return [worker.pid for worker in self._workers]
+
+    # --- workers -----------------------------------------------------------------------------------
+
+    def _start(self, slot: int) -> WorkerProcess:
+        setup = WorkerSetup(
+            settings=self._settings, backend=self._backend, slot=slot,
+            image_shape=self._shape, image_descriptor=self._descriptor,
+        )
+        return WorkerProcess(setup, render_threads=self._render_threads, timeout_s=self._limits.worker_timeout_s)
+
+    def _deal(self, dealer: Dealer) -> None:
+        for worker in self._workers:
+            if worker.ready and worker.job is None:
+                busy = [other.task for other in self._workers if other is not worker and other.task]
+                job = dealer.deal(worker.task, busy)
+                if job is None:
+                    continue
+                worker.job, worker.task = job, job.task
+                self._start_policy(job)
+                worker.send(RunEpisode(spec=job.spec, attempt=job.attempt))
+
+    def _listen(self, dealer: Dealer) -> None:
+        """Wait for something to happen, then take in everything that did."""
+        timeout = min(worker.deadline for worker in self._workers) - time.monotonic()
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                self._replace(worker, dealer, worker.post_mortem())
+                continue
+            self._take(worker, message, dealer)
+        for worker in list(self._workers):
+            if worker.overdue():
+                self._replace(worker, dealer, f"no answer within {self._limits.worker_timeout_s:g} s; {worker.post_mortem()}")
+
+    def _take(self, worker: WorkerProcess, message: object, dealer: Dealer) -> None:
+        match message:
+            case Ready():
+                worker.ready, self.renderer = True, message.renderer
+                self._failed_starts = 0
+            case CannotStart():
+                raise _Ended(RunEnd(reason="cannot_start", detail=message.reason))
+            case Query():
+                self._pending.append((worker, message))
+            case Done():
+                self._finish(worker, message.record)
+            case Failed(policy_fault=True):
+                raise _Ended(RunEnd(reason="policy_error", detail=message.error))
+            case Failed():
+                self._retry(worker, dealer, message.error)
+
+    def _replace(self, worker: WorkerProcess, dealer: Dealer, why: str) -> None:
+        """A worker died or stalls: start another in its place, run its episode again."""
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_ATTEMPTS:
+                raise _Ended(RunEnd(reason="cannot_start", detail=f"workers do not start: {why}"))
+        worker.kill()
+        self._pending = [(w, query) for w, query in self._pending if w is not worker]
+        replacement = self._start(worker.slot)
+        self._workers[self._workers.index(worker)] = replacement
+        if worker.job is not None:
+            self._retry(worker, dealer, why)
+
+    def _retry(self, worker: WorkerProcess, dealer: Dealer, why: str) -> None:
+        job = worker.job
+        assert job is not None
+        if job.attempt < MAX_ATTEMPTS:
+            worker.job = None
+            dealer.put_back(job)
+        else:
+            self._finish(worker, _error_record(job, why))
+
+    def _finish(self, worker: WorkerProcess, record: EpisodeRecord) -> None:
+        worker.job = None
+        if self._policy is not None:
+            with _policy_faults():
+                self._policy.finish([record.spec.episode_id])
+        self._on_record(record)
+        if record.outcome is Outcome.ERROR:
+            self._errors += 1
+            if self._errors > self._limits.max_errors:
+                raise _Ended(
+                    RunEnd(
+                        reason="too_many_errors",
+                        detail=f"{self._errors} episodes ended in an error, more than --max-errors "
+                        f"{self._limits.max_errors} allows. The last one:\n{record.error}",
+                    )
+                )
+
+    # --- the policy --------------------------------------------------------------------------------
+
+    def _start_policy(self, job: Job) -> None:
+        if self._policy is not None:
+            with _policy_faults():
+                self._policy.start([job.spec])
+
+    def _answer(self) -> None:
+        """Answer all queries that wait."""
+        if not self._pending or self._batcher is None:
+            return
+        pending, self._pending = self._pending, []
+        observations = [
+            Observation(
+                images=self._slots.images[worker.slot].copy(),
+                proprio=query.proprio,
+                instruction=query.instruction,
+                episode_id=worker.job.spec.episode_id if worker.job else "",
+                step=query.step,
+            )
+            for worker, query in pending
+        ]
+        with _policy_faults():
+            chunks = self._batcher.act(observations)
+        for (worker, _), chunk in zip(pending, chunks, strict=True):
+            worker.send(Chunk(actions=chunk.actions))
+
+
+@contextlib.contextmanager
+def _policy_faults() -> Iterator[None]:
+    """A policy that raises ends the run."""
+    try:
+        yield
+    except Exception:
+        raise _Ended(RunEnd(reason="policy_error", detail=traceback.format_exc())) from None
+
+
+def _error_record(job: Job, why: str) -> EpisodeRecord:
+    return EpisodeRecord(
+        spec=job.spec, outcome=Outcome.ERROR, error=why, steps=0, queries=0, clipped_actions=0,
+        time_spent=TimeSpent(build_s=0.0, reset_s=0.0, physics_s=0.0, render_s=0.0, policy_s=0.0),
+        attempt=job.attempt, final_state_sha256="", trace="", video="",
+    )
+
+

@@ -1,0 +1,37 @@
+"""`--workers 0`: the same episodes in the command's own process, so that a debugger sees everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.rollout.batcher import Batcher
+from harness.sim.settings import RolloutSettings
+from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Policy
+
+
+def run_in_process(
+    specs: Sequence[EpisodeSpec],
+    policy: Policy | None,
+    settings: RolloutSettings,
+    on_record: Callable[[EpisodeRecord], None],
+) -> None:
+    """Run episodes one after another. Exceptions are not caught: a debugger stops where they arise."""
+    from harness.sim.episode import EpisodeRunner  # the simulation stack, wanted in this process only here
+
+    runner = EpisodeRunner(settings)
+    batcher = Batcher(policy) if policy is not None else None
+
+    def query(observation: Observation) -> ActionChunk:
+        assert batcher is not None
+        return batcher.act([observation])[0]
+
+    try:
+        for spec in specs:
+            if policy is not None:
+                policy.start([spec])
+            record = runner.run(spec, 1, query)
+            if policy is not None:
+                policy.finish([spec.episode_id])
+            on_record(record)
+    finally:
+        runner.close()

@@ -1,0 +1,90 @@
+"""The parent's handle of one worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+from typing import Any
+
+from harness.rollout.dealer import Job
+from harness.sim.subprocess_environment import package_environment
+from harness.sim.worker import WorkerSetup
+
+LOG_TAIL_BYTES = 2000
+
+
+class WorkerProcess:
+    """Starts a worker and keeps track of what it is doing.
+
+    Args:
+        setup: what the worker is told first.
+        render_threads: threads its software GL may use.
+        timeout_s: longest wait for any answer.
+    """
+
+    def __init__(self, setup: WorkerSetup, *, render_threads: int, timeout_s: float) -> None:
+        self.slot = setup.slot
+        self.job: Job | None = None
+        self.task = ""
+        """The task the worker has compiled."""
+        self.ready = False
+        self._timeout_s = timeout_s
+        self._log = tempfile.TemporaryFile()
+        self.connection, theirs = Pipe()
+        environment = package_environment() | {
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+            "LP_NUM_THREADS": str(render_threads),
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "harness.sim.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno(), setup.image_descriptor],
+                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
+            )
+        self.deadline = time.monotonic() + timeout_s
+        self.send(setup)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Any) -> None:
+        """Send and start the clock for the answer. A dead worker is noticed when its answer is read."""
+        self.deadline = time.monotonic() + self._timeout_s
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
+    def overdue(self) -> bool:
+        """Whether an answer is due and did not come in time."""
+        return (self.job is not None or not self.ready) and time.monotonic() > self.deadline
+
+    def post_mortem(self) -> str:
+        """What is known of a worker that went away: its exit status and the end of its output."""
+        try:
+            code: int | None = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
+        how = "did not answer" if code is None else f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
+        output = self._log.read().decode(errors="replace").strip()
+        return f"worker process {self.pid} {how}" + (f"; the end of its output:\n{output}" if output else "")
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+WorkerFactory = Callable[[int], WorkerProcess]
+"""Slot → started worker."""
+
