@@ -83,7 +83,8 @@ def list_suites(console: Console, suites: tuple[str, ...]) -> None:
         table = Table("suite", "tasks", "episodes", "of")
         for suite in SUITES.values():
             tasks = load_suite(suite.name)
-            table.add_row(suite.name, str(len(tasks)), str(sum(t.num_init_states for t in tasks)), "LIBERO-PRO" if suite.perturbation else "LIBERO")
+            episodes = sum(task.num_init_states for task in tasks)
+            table.add_row(suite.name, str(len(tasks)), str(episodes), "LIBERO-PRO" if suite.perturbation else "LIBERO")
         console.print(table)
         console.print("`vla-eval --list --suite NAME` shows a suite's tasks.")
 
@@ -139,8 +140,16 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     return Evaluation(
-        plan=plan, policy=policy, needs=needs, recording=recording, backend=backend, renderer=renderer,
-        workers=workers, settings=settings, run=run_dir, manifest=manifest,
+        plan=plan,
+        policy=policy,
+        needs=needs,
+        recording=recording,
+        backend=backend,
+        renderer=renderer,
+        workers=workers,
+        settings=settings,
+        run=run_dir,
+        manifest=manifest,
     )
 
 
@@ -152,14 +161,18 @@ def _plan_and_policy(arguments: EvalArguments) -> tuple[Plan, Policy | None, Rec
         plan = _restrict(recording.plan, arguments)
         return plan, ReplayPolicy(recording.actions), recording
     if not arguments.suite:
-        raise UnknownTaskError(f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}")
+        raise UnknownTaskError(
+            f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}"
+        )
     tasks = [task for suite in dict.fromkeys(arguments.suite) for task in select_tasks(suite, arguments.tasks)]
     plan = plan_official(tasks, protocol, episodes=arguments.episodes, repeats=arguments.repeats)
     if arguments.only:
         plan = plan.only(arguments.only)
     if arguments.policy == "expert":
         if arguments.checkpoint is not None:
-            raise PolicyNameError("--checkpoint needs a --policy that loads it, as module:name; the scripted expert loads none")
+            raise PolicyNameError(
+                "--checkpoint needs a --policy that loads it, as module:name; the scripted expert loads none"
+            )
         for task in tasks:
             check_supported(task)
         return plan, None, None
@@ -177,7 +190,9 @@ def _restrict(plan: Plan, arguments: EvalArguments) -> Plan:
     episodes = []
     for spec in plan.episodes:
         counts[str(spec.task)] = counts.get(str(spec.task), 0) + 1
-        if (spec.task.suite, spec.task.index) in chosen and (arguments.episodes is None or counts[str(spec.task)] <= arguments.episodes):
+        if (spec.task.suite, spec.task.index) in chosen and (
+            arguments.episodes is None or counts[str(spec.task)] <= arguments.episodes
+        ):
             episodes.append(spec)
     if not episodes:
         raise UnknownTaskError("the recording has no episode of the suites and tasks asked for")
@@ -188,7 +203,7 @@ def _restrict(plan: Plan, arguments: EvalArguments) -> Plan:
 def default_run_dir(arguments: EvalArguments, plan: Plan) -> Path:
     """runs/DATE-TIME-SUITE-POLICY below the working directory."""
     suites = list(dict.fromkeys(spec.task.suite for spec in plan.episodes))
-    policy = arguments.policy.split(":")[0].replace("/", "-") if arguments.policy.startswith("replay:") else arguments.policy.replace(":", "-")
+    policy = "replay" if arguments.policy.startswith("replay:") else arguments.policy.replace(":", "-")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{stamp}-{'+'.join(suites)}-{policy}"
 
@@ -203,7 +218,8 @@ def evaluate(evaluation: Evaluation, arguments: EvalArguments, console: Console,
     console.print(
         f"{len(plan.episodes)} episodes of {len(evaluation.manifest.planned_episodes)} tasks, protocol {plan.protocol.name}, "
         f"{evaluation.workers or 'no'} workers, {evaluation.renderer} → {run_dir.path}",
-        highlight=False, soft_wrap=True,
+        highlight=False,
+        soft_wrap=True,
     )
     started = time.monotonic()
     records: list[EpisodeRecord] = []
@@ -253,7 +269,10 @@ def _roll_out(evaluation: Evaluation, arguments: EvalArguments, on_record: Calla
 
 def _print_replay(console: Console, recording: Recording, records: list[EpisodeRecord], run_dir: Path) -> None:
     different = unequal_final_states(recording, records, run_dir)
-    console.print(f"Replay: {len(records) - len(different)} of {len(records)} final states equal the recorded ones bit for bit.", highlight=False)
+    equal = len(records) - len(different)
+    console.print(
+        f"Replay: {equal} of {len(records)} final states equal the recorded ones bit for bit.", highlight=False
+    )
     for episode_id in different:
         console.print(f"  differs: {episode_id}", highlight=False)
 
@@ -261,7 +280,8 @@ def _print_replay(console: Console, recording: Recording, records: list[EpisodeR
 def _print_errors(errors: Console, records: list[EpisodeRecord], end: RunEnd) -> None:
     failed = [record for record in records if record.error]
     for record in failed[:3]:
-        errors.print(f"{record.spec.episode_id} ended in an error after {record.attempt} attempts:\n{record.error}", highlight=False, markup=False)
+        heading = f"{record.spec.episode_id} ended in an error after {record.attempt} attempts:"
+        errors.print(f"{heading}\n{record.error}", highlight=False, markup=False)
     if len(failed) > 3:
         errors.print(f"… and {len(failed) - 3} more, all in episodes.jsonl", highlight=False)
     if end.reason != "completed":

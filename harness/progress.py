@@ -28,8 +28,12 @@ class RunProgress:
         self._done = self._successes = self._errors = 0
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rates]}"),
-            console=console, disable=not console.is_terminal,
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rates]}"),
+            console=console,
+            disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("episodes", total=total, rates="starting workers")
 
@@ -37,7 +41,9 @@ class RunProgress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def add(self, record: EpisodeRecord) -> None:
@@ -56,7 +62,9 @@ class RunProgress:
         minutes = (time.monotonic() - self._started) / 60
         per_minute = self._done / minutes if minutes > 0 else 0.0
         finished = self._done - self._errors
-        success = f"success {self._successes}/{finished}" + (f" ({100 * self._successes / finished:.0f} %)" if finished else "")
+        success = f"success {self._successes}/{finished}" + (
+            f" ({100 * self._successes / finished:.0f} %)" if finished else ""
+        )
         errors = f", {self._errors} errors" if self._errors else ""
         left = f", {_clock((self._total - self._done) / per_minute)} left" if 0 < self._done < self._total else ""
         return f"{success}{errors}, {per_minute:.1f} episodes/min{left}"
@@ -64,4 +72,8 @@ class RunProgress:
 
 def _clock(minutes: float) -> str:
     seconds = round(minutes * 60)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}" if seconds >= 3600 else f"{seconds // 60}:{seconds % 60:02d}"
+    return (
+        f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        if seconds >= 3600
+        else f"{seconds // 60}:{seconds % 60:02d}"
+    )

@@ -38,4 +38,3 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else max(0.0, shrunk - half)
     high = 1.0 if successes == episodes else min(1.0, shrunk + half)
     return Interval(rate=rate, low=low, high=high)
-

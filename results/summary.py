@@ -37,8 +37,21 @@ def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
         for record in records
     ]
     columns = [
-        "episode_id", "suite", "task_index", "task", "success", "timeout", "error", "steps", "queries",
-        "clipped_actions", "build_s", "reset_s", "physics_s", "render_s", "policy_s",
+        "episode_id",
+        "suite",
+        "task_index",
+        "task",
+        "success",
+        "timeout",
+        "error",
+        "steps",
+        "queries",
+        "clipped_actions",
+        "build_s",
+        "reset_s",
+        "physics_s",
+        "render_s",
+        "policy_s",
     ]
     return pd.DataFrame(rows, columns=columns)
 

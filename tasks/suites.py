@@ -34,7 +34,11 @@ class Suite:
 
 def _suite_table() -> dict[str, Suite]:
     base: dict[BaseSuite, int] = {
-        "libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90,
+        "libero_spatial": 10,
+        "libero_object": 10,
+        "libero_goal": 10,
+        "libero_10": 10,
+        "libero_90": 90,
     }
     rows = [Suite(name=name, base=name, perturbation="", num_tasks=count) for name, count in base.items()]
     perturbations: tuple[Literal["lan", "object", "swap", "task"], ...] = ("lan", "object", "swap", "task")
@@ -97,7 +101,9 @@ def load_suite(name: str) -> tuple[TaskSpec, ...]:
 def _load_task(suite: Suite, index: int, name: str) -> TaskSpec:
     bddl_file = libero_files.bddl_root() / suite.name / f"{name}.bddl"
     if not bddl_file.is_file():
-        raise libero_files.LiberoMissingError(f"{suite.name} task {index}: expected the BDDL file {bddl_file}, it is not there")
+        raise libero_files.LiberoMissingError(
+            f"{suite.name} task {index}: expected the BDDL file {bddl_file}, it is not there"
+        )
     states_file = init_states.find_file(libero_files.init_states_root() / suite.name, name)
     return TaskSpec(
         suite=suite.name,

@@ -38,8 +38,10 @@ OUTER_FINGER = 0.045
 """From the wall to the far face of the open outer finger."""
 HAND_HALF_LENGTH, HAND_HALF_WIDTH, HAND_ABOVE_EEF = 0.100, 0.032, 0.031
 """The hand's box: along the finger axis, across it, and its lower face above the end effector."""
-FIXTURE_RADII = {"wooden_cabinet": 0.13, "flat_stove": 0.0}
-"""Tall fixtures the hand must not be turned over: half their width. A stove is flat."""
+FIXTURE_RADII = {"wooden_cabinet": 0.13}
+"""Tall fixtures the hand must not be turned over: half their width."""
+FLAT_FIXTURES = ("flat_stove",)
+"""Fixtures lower than a bowl: the hand passes above them."""
 NEIGHBOUR_RADIUS = 0.055
 """Half the size of the objects beside a bowl."""
 
@@ -60,16 +62,18 @@ def choose_direction(state: PrivilegedState, name: str, grasp: RimGrasp) -> NDAr
 
     def cost(direction: NDArray[np.float64]) -> float:
         total = 0.3 * (1.0 - abs(float(direction @ fingers_now)))
-        outer = centre[:2] + direction * (grasp.radius + OUTER_FINGER / 2)
-        hand = centre[:2] + direction * grasp.radius
-        across = np.array([-direction[1], direction[0]])
         for other in state.names:
-            if other == name:
-                continue
             position = state.position_world(other)
+            if other == name or state.category(other) in FLAT_FIXTURES:
+                continue
             if state.category(other) in FIXTURE_RADII:
-                total += _overlap_with_fixture(state, other, centre, hand, direction, across)
+                hand = centre[:2] + direction * grasp.radius
+                stands_on_it = float(np.linalg.norm(position[:2] - centre[:2])) < 0.10
+                total += (
+                    0.0 if stands_on_it else _hand_in_fixture(position[:2] - hand, direction, state.category(other))
+                )
             elif position[2] > centre[2] - 0.05:
+                outer = centre[:2] + direction * (grasp.radius + OUTER_FINGER / 2)
                 clearance = float(np.linalg.norm(position[:2] - outer)) - NEIGHBOUR_RADIUS
                 total += max(0.0, 0.04 - clearance) * 50.0
         return total
@@ -77,19 +81,10 @@ def choose_direction(state: PrivilegedState, name: str, grasp: RimGrasp) -> NDAr
     return min(rim_candidates(), key=cost)
 
 
-def _overlap_with_fixture(
-    state: PrivilegedState,
-    fixture: str,
-    centre: NDArray[np.float64],
-    hand: NDArray[np.float64],
-    direction: NDArray[np.float64],
-    across: NDArray[np.float64],
-) -> float:
-    """How far the hand's box reaches into a tall fixture that stands beside the vessel [dimensionless cost]."""
-    radius = FIXTURE_RADII[state.category(fixture)]
-    offset = state.position_world(fixture)[:2] - hand
-    if radius == 0.0 or float(np.linalg.norm(state.position_world(fixture)[:2] - centre[:2])) < 0.10:
-        return 0.0  # flat, or the vessel stands on it
+def _hand_in_fixture(offset: NDArray[np.float64], direction: NDArray[np.float64], category: str) -> float:
+    """How far the hand's box reaches into a fixture whose centre lies at `offset` (2,) from it [dimensionless cost]."""
+    radius = FIXTURE_RADII[category]
+    across = np.array([-direction[1], direction[0]])
     along = abs(float(offset @ direction)) - HAND_HALF_LENGTH - radius
     sideways = abs(float(offset @ across)) - HAND_HALF_WIDTH - radius
     return max(0.0, -max(along, sideways)) * 20.0

@@ -120,7 +120,9 @@ class _MoveObject:
     def _pick(self, grasp: RimGrasp) -> Generator[Action, None, bool]:
         """Grasp and lift; returns whether the object came along."""
         up = np.array([0.0, 0.0, APPROACH])
-        yield from self._go(lambda: self._grasp_position(grasp, grasp.entry_radius) + up, OPEN, FREE, 0.012, turn_tolerance=0.06)
+        yield from self._go(
+            lambda: self._grasp_position(grasp, grasp.entry_radius) + up, OPEN, FREE, 0.012, turn_tolerance=0.06
+        )
         yield from self._go(lambda: self._grasp_position(grasp, grasp.entry_radius), OPEN, CAREFUL, 0.004)
         for _ in range(15):
             yield self._servo(self._grasp_position(grasp, grasp.radius), CLOSED, TIGHT)

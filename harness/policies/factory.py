@@ -29,13 +29,17 @@ def make_policy(name: str, *, checkpoint: Path | None, seed: int) -> Policy:
         PolicyNameError: nothing of that name can be found, or it makes no policy.
     """
     if checkpoint is not None and ":" not in name:
-        raise PolicyNameError(f"--checkpoint is for policies that load one; the policy {name!r} does not. Name its factory: --policy module:name")
+        raise PolicyNameError(
+            f"--checkpoint is for policies that load one; the policy {name!r} does not. Name a factory: --policy module:name"
+        )
     if name == "zero":
         return ZeroPolicy()
     if name == "random":
         return RandomPolicy(seed=seed)
     if ":" not in name:
-        raise PolicyNameError(f"unknown policy {name!r}; expected one of {', '.join(BUILT_IN)}, or a factory as module:name")
+        raise PolicyNameError(
+            f"unknown policy {name!r}; expected one of {', '.join(BUILT_IN)}, or a factory as module:name"
+        )
     policy = _call(_find_factory(name), name, {"checkpoint": checkpoint, "seed": seed})
     missing = [part for part in ("needs", "start", "act", "finish") if not hasattr(policy, part)]
     if missing:
@@ -61,7 +65,9 @@ def _find_factory(name: str) -> Any:
         ) from error
     if not callable(factory := getattr(module, attribute, None)):
         public = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise PolicyNameError(f"--policy {name}: {module_name} has no callable {attribute!r}; it has {', '.join(public) or 'none'}")
+        raise PolicyNameError(
+            f"--policy {name}: {module_name} has no callable {attribute!r}; it has {', '.join(public) or 'none'}"
+        )
     return factory
 
 

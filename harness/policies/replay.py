@@ -58,7 +58,9 @@ def load_recording(path: Path, protocol: Protocol, suites: Sequence[str]) -> Rec
         return _from_run(RunDirectory(path))
     if path.suffix in (".hdf5", ".h5"):
         return _from_file(path, protocol, suites)
-    raise ValueError(f"replay:{path}: expected a run directory or a .hdf5 file, there is {'another file' if path.exists() else 'nothing'}")
+    raise ValueError(
+        f"replay:{path}: expected a run directory or a .hdf5 file, there is {'another file' if path.exists() else 'nothing'}"
+    )
 
 
 def _from_run(run: RunDirectory) -> Recording:
@@ -79,8 +81,11 @@ def _local_spec(record: EpisodeRecord) -> EpisodeSpec:
     """The record's episode with this installation's file paths."""
     old = record.spec
     return EpisodeSpec(
-        episode_id=old.episode_id, task=load_suite(old.task.suite)[old.task.index],
-        init=old.init, repeat=old.repeat, protocol=old.protocol,
+        episode_id=old.episode_id,
+        task=load_suite(old.task.suite)[old.task.index],
+        init=old.init,
+        repeat=old.repeat,
+        protocol=old.protocol,
     )
 
 
@@ -108,7 +113,9 @@ def unequal_final_states(recording: Recording, records: Sequence[EpisodeRecord],
             continue
         reached = record.final_state_sha256
         if isinstance(record.spec.init, Recorded):
-            reached = read_trace(run_dir / record.trace).state_sha256(-2)  # a file's states are those before its actions
+            reached = read_trace(run_dir / record.trace).state_sha256(
+                -2
+            )  # a file's states are those before its actions
         if reached != expected:
             different.append(record.spec.episode_id)
     return different

@@ -43,7 +43,9 @@ class Batcher:
         except Exception as error:
             raise PolicyError(f"the policy failed on {who}: {type(error).__name__}: {error}") from error
         if len(chunks) != len(batch):
-            raise PolicyError(f"the policy returned {len(chunks)} chunks for a batch of {len(batch)} observations ({who})")
+            raise PolicyError(
+                f"the policy returned {len(chunks)} chunks for a batch of {len(batch)} observations ({who})"
+            )
         for chunk in chunks:
             if not isinstance(chunk, ActionChunk):
                 raise PolicyError(

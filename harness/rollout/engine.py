@@ -46,7 +46,7 @@ class RunEnd:
     """Traceback or explanation; empty when completed."""
 
 
-class _Ended(Exception):
+class _RunEndedError(Exception):
     def __init__(self, end: RunEnd) -> None:
         super().__init__(end.detail)
         self.end = end
@@ -103,7 +103,7 @@ class Engine:
                 self._listen(dealer)
                 self._answer()
             return RunEnd(reason="completed", detail="")
-        except _Ended as ended:
+        except _RunEndedError as ended:
             return ended.end
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
@@ -122,8 +122,11 @@ class Engine:
 
     def _start(self, slot: int) -> WorkerProcess:
         setup = WorkerSetup(
-            settings=self._settings, backend=self._backend, slot=slot,
-            image_shape=self._shape, image_descriptor=self._descriptor,
+            settings=self._settings,
+            backend=self._backend,
+            slot=slot,
+            image_shape=self._shape,
+            image_descriptor=self._descriptor,
         )
         return WorkerProcess(setup, render_threads=self._render_threads, timeout_s=self._limits.worker_timeout_s)
 
@@ -152,7 +155,9 @@ class Engine:
             self._take(worker, message, dealer)
         for worker in list(self._workers):
             if worker.overdue():
-                self._replace(worker, dealer, f"no answer within {self._limits.worker_timeout_s:g} s; {worker.post_mortem()}")
+                self._replace(
+                    worker, dealer, f"no answer within {self._limits.worker_timeout_s:g} s; {worker.post_mortem()}"
+                )
 
     def _take(self, worker: WorkerProcess, message: object, dealer: Dealer) -> None:
         match message:
@@ -160,13 +165,13 @@ class Engine:
                 worker.ready, self.renderer = True, message.renderer
                 self._failed_starts = 0
             case CannotStart():
-                raise _Ended(RunEnd(reason="cannot_start", detail=message.reason))
+                raise _RunEndedError(RunEnd(reason="cannot_start", detail=message.reason))
             case Query():
                 self._pending.append((worker, message))
             case Done():
                 self._finish(worker, message.record)
             case Failed(policy_fault=True):
-                raise _Ended(RunEnd(reason="policy_error", detail=message.error))
+                raise _RunEndedError(RunEnd(reason="policy_error", detail=message.error))
             case Failed():
                 self._retry(worker, dealer, message.error)
 
@@ -175,7 +180,7 @@ class Engine:
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_ATTEMPTS:
-                raise _Ended(RunEnd(reason="cannot_start", detail=f"workers do not start: {why}"))
+                raise _RunEndedError(RunEnd(reason="cannot_start", detail=f"workers do not start: {why}"))
         worker.kill()
         self._pending = [(w, query) for w, query in self._pending if w is not worker]
         replacement = self._start(worker.slot)
@@ -201,7 +206,7 @@ class Engine:
         if record.outcome is Outcome.ERROR:
             self._errors += 1
             if self._errors > self._limits.max_errors:
-                raise _Ended(
+                raise _RunEndedError(
                     RunEnd(
                         reason="too_many_errors",
                         detail=f"{self._errors} episodes ended in an error, more than --max-errors "
@@ -243,14 +248,20 @@ def _policy_faults() -> Iterator[None]:
     try:
         yield
     except Exception:
-        raise _Ended(RunEnd(reason="policy_error", detail=traceback.format_exc())) from None
+        raise _RunEndedError(RunEnd(reason="policy_error", detail=traceback.format_exc())) from None
 
 
 def _error_record(job: Job, why: str) -> EpisodeRecord:
     return EpisodeRecord(
-        spec=job.spec, outcome=Outcome.ERROR, error=why, steps=0, queries=0, clipped_actions=0,
+        spec=job.spec,
+        outcome=Outcome.ERROR,
+        error=why,
+        steps=0,
+        queries=0,
+        clipped_actions=0,
         time_spent=TimeSpent(build_s=0.0, reset_s=0.0, physics_s=0.0, render_s=0.0, policy_s=0.0),
-        attempt=job.attempt, final_state_sha256="", trace="", video="",
+        attempt=job.attempt,
+        final_state_sha256="",
+        trace="",
+        video="",
     )
-
-

@@ -40,9 +40,9 @@ class ImageSlots:
 
     def __init__(self, descriptor: int, shape: tuple[int, ...]) -> None:
         self._memory = mmap.mmap(descriptor, max(math.prod(shape), 1))
-        self.images: NDArray[np.uint8] = np.frombuffer(
-            self._memory, dtype=np.uint8, count=math.prod(shape)
-        ).reshape(shape)
+        self.images: NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8, count=math.prod(shape)).reshape(
+            shape
+        )
 
     @staticmethod
     def bytes_for(shape: tuple[int, ...]) -> int:

@@ -36,17 +36,22 @@ class WorkerProcess:
         """The task the worker has compiled."""
         self.ready = False
         self._timeout_s = timeout_s
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in kill)
         self.connection, theirs = Pipe()
         environment = package_environment() | {
-            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
             "LP_NUM_THREADS": str(render_threads),
         }
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness.sim.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), setup.image_descriptor],
-                stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=environment,
             )
         self.deadline = time.monotonic() + timeout_s
         self.send(setup)
@@ -71,7 +76,12 @@ class WorkerProcess:
             code: int | None = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = None
-        how = "did not answer" if code is None else f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        if code is None:
+            how = "did not answer"
+        elif code < 0:
+            how = f"was killed by {signal.Signals(-code).name}"
+        else:
+            how = f"exited with status {code}"
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - LOG_TAIL_BYTES))
         output = self._log.read().decode(errors="replace").strip()
@@ -87,4 +97,3 @@ class WorkerProcess:
 
 WorkerFactory = Callable[[int], WorkerProcess]
 """Slot → started worker."""
-

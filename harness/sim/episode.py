@@ -39,7 +39,7 @@ from tasks.protocols import find_protocol
 Query = Callable[[Observation], ActionChunk]
 
 
-class PolicyFailure(Exception):
+class WorkerPolicyError(Exception):
     """A policy inside the worker raised. It is not retried; the cause has the traceback."""
 
 
@@ -94,13 +94,15 @@ class PrivilegedSource:
         try:
             return ActionChunk(actions=action.reshape(1, -1)).actions[0]
         except ActionError as error:
-            raise PolicyFailure(f"{self._spec.episode_id} step {step}: {error}") from error
+            raise WorkerPolicyError(f"{self._spec.episode_id} step {step}: {error}") from error
 
     def _guarded(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except Exception as error:
-            raise PolicyFailure(f"{self._spec.episode_id}: the worker policy raised {type(error).__name__}: {error}") from error
+            raise WorkerPolicyError(
+                f"{self._spec.episode_id}: the worker policy raised {type(error).__name__}: {error}"
+            ) from error
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class EpisodeRunner:
             query: turns an observation into a chunk; called at query steps only.
 
         Raises:
-            PolicyFailure: a worker policy raised or returned no action.
+            WorkerPolicyError: a worker policy raised or returned no action.
             SimulatorError: the simulation failed.
         """
         simulator = self._ready(spec)
@@ -204,8 +206,11 @@ class EpisodeRunner:
             queries=source.queries,
             clipped_actions=clipped,
             time_spent=TimeSpent(
-                build_s=built_s, reset_s=simulator.times.reset_s, physics_s=simulator.times.physics_s,
-                render_s=simulator.times.render_s, policy_s=spent.policy_s,
+                build_s=built_s,
+                reset_s=simulator.times.reset_s,
+                physics_s=simulator.times.physics_s,
+                render_s=simulator.times.render_s,
+                policy_s=spent.policy_s,
             ),
             attempt=attempt,
             final_state_sha256=trace.state_sha256(-1),
@@ -231,7 +236,8 @@ class EpisodeRunner:
             images = simulator.images(self._settings.cameras)
             return Observation(
                 images=np.stack([convert(image, self._settings.image_convention) for image in images])
-                if len(images) else images,
+                if len(images)
+                else images,
                 proprio=simulator.sampled.proprio,
                 instruction=self._protocol.instruction(spec.task),
                 episode_id=spec.episode_id,

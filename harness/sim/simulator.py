@@ -80,7 +80,9 @@ class Simulator:
         self._renderer: Renderer | None = None
         self._resets: dict[int, TaskResets] = {}
         self._init_states: NDArray[np.float64] | None = None
-        self._clock = ObservationClock(timestep_s=robosuite_macros.SIMULATION_TIMESTEP, sampling_period_s=1.0 / CONTROL_HZ)
+        self._clock = ObservationClock(
+            timestep_s=robosuite_macros.SIMULATION_TIMESTEP, sampling_period_s=1.0 / CONTROL_HZ
+        )
         robot = self._env.robots[0]
         self._eef_site = robot.eef_site_id
         self._eef_body = self._env.sim.model.body_name2id(robot.robot_model.eef_name)

@@ -33,7 +33,9 @@ def _load_robosuite_settings() -> ModuleType:
     spec.loader.exec_module(module)
     for name, value in _FIXED.items():
         if getattr(module, name) != value:
-            raise ImportError(f"{location}: expected {name} = {value!r}, found {getattr(module, name)!r}; reinstall robosuite==1.4.0")
+            raise ImportError(
+                f"{location}: expected {name} = {value!r}, found {getattr(module, name)!r}; reinstall robosuite==1.4.0"
+            )
     module.__dict__.update(_QUIET)
     return module
 
@@ -53,4 +55,12 @@ from robosuite.utils.errors import RandomizationError  # noqa: E402
 SUBSTEPS = int((1.0 / 20) / robosuite_macros.SIMULATION_TIMESTEP)
 """Physics steps per control step, computed as robosuite does."""
 
-__all__ = ["SUBSTEPS", "RandomizationError", "bddl_base_domain", "mujoco", "robosuite", "robosuite_macros", "transform_utils"]
+__all__ = [
+    "SUBSTEPS",
+    "RandomizationError",
+    "bddl_base_domain",
+    "mujoco",
+    "robosuite",
+    "robosuite_macros",
+    "transform_utils",
+]

@@ -6,6 +6,7 @@ crashes and a fork of the parent would drag torch along.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -88,13 +89,13 @@ def serve(connection: Connection) -> None:
 
 
 def _run(runner: EpisodeRunner, message: RunEpisode, query: object) -> Done | Failed:
-    from harness.sim.episode import PolicyFailure
+    from harness.sim.episode import WorkerPolicyError
 
     try:
         return Done(record=runner.run(message.spec, message.attempt, query))  # type: ignore[arg-type]
     except EOFError:
         raise
-    except PolicyFailure:
+    except WorkerPolicyError:
         return Failed(error=traceback.format_exc(), policy_fault=True)
     except Exception:
         runner.close()  # whatever state it is in, the next episode starts from a fresh one
@@ -106,10 +107,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _die_with_parent()
     connection = Connection(int(sys.argv[1]))
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nobody to tell
         serve(connection)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone; there is nobody to tell
     sys.stderr.flush()
     os._exit(0)  # GL's exit handlers print errors that mean nothing
 

@@ -84,7 +84,9 @@ class DemonstrationFile:
             arguments = json.loads(self._data.attrs["env_args"])
             recorded = arguments.get("bddl_file") or arguments.get("env_kwargs", {}).get("bddl_file_name")
         if not recorded:
-            raise DemonstrationError(f"{self._path}: expected the attribute data/bddl_file_name, which names the LIBERO task")
+            raise DemonstrationError(
+                f"{self._path}: expected the attribute data/bddl_file_name, which names the LIBERO task"
+            )
         return Path(str(recorded)).stem
 
     def _group(self, demo: str) -> h5py.Group:
@@ -96,7 +98,9 @@ class DemonstrationFile:
         """One demonstration's actions."""
         actions = np.asarray(self._group(demo)["actions"], dtype=np.float64)
         if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not np.isfinite(actions).all():
-            raise DemonstrationError(f"{self._path} {demo}: expected finite actions (T, {ACTION_DIM}), got {actions.shape}")
+            raise DemonstrationError(
+                f"{self._path} {demo}: expected finite actions (T, {ACTION_DIM}), got {actions.shape}"
+            )
         return Demonstration(name=demo, actions=actions)
 
     def start(self, demo: str) -> DemonstrationStart:
