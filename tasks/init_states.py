@@ -82,7 +82,11 @@ def _read_torch_pickle(file: Path) -> NDArray[np.float64]:
     integers: list[int] = []
     strings: list[str] = []
     data = b""
-    for opcode, argument, _ in pickletools.genops(raw):
+    stream = io.BytesIO(raw)
+    opcodes = []
+    while stream.tell() < len(raw):  # the older format is several pickles in a row
+        opcodes += list(pickletools.genops(stream))
+    for opcode, argument, _ in opcodes:
         if isinstance(argument, bool):
             continue
         if isinstance(argument, int) and opcode.name in ("BININT", "BININT1", "BININT2"):

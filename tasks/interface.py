@@ -235,6 +235,11 @@ class PrivilegedState(Protocol):
         ...
 
     @property
+    def base_position_world(self) -> NDArray[np.float64]:
+        """(3,) [m]: the robot's base."""
+        ...
+
+    @property
     def eef_position_world(self) -> NDArray[np.float64]:
         """(3,) [m]"""
         ...

@@ -45,6 +45,9 @@ FLAT_FIXTURES = ("flat_stove",)
 NEIGHBOUR_RADIUS = 0.055
 """Half the size of the objects beside a bowl."""
 
+COMFORTABLE_REACH = 0.72
+"""Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
+
 
 def rim_candidates(count: int = 24) -> NDArray[np.float64]:
     """Directions (count, 2) from the vessel's centre to points of its wall."""
@@ -55,13 +58,15 @@ def rim_candidates(count: int = 24) -> NDArray[np.float64]:
 def choose_direction(state: PrivilegedState, name: str, grasp: RimGrasp) -> NDArray[np.float64]:
     """The horizontal direction (2,) from the vessel's centre to where its wall is best grasped.
 
-    Costs: a finger on a neighbour, the hand over something tall, and turning away from the hand's present yaw.
+    Costs: a finger on a neighbour, the hand over something tall, a stretched arm, and turning away from the hand's present yaw.
     """
     centre = state.position_world(name)
     fingers_now = state.eef_rotation_world[:2, 0]
 
     def cost(direction: NDArray[np.float64]) -> float:
         total = 0.3 * (1.0 - abs(float(direction @ fingers_now)))
+        reach = float(np.linalg.norm(centre[:2] + direction * grasp.radius - state.base_position_world[:2]))
+        total += max(0.0, reach - COMFORTABLE_REACH) * 10.0
         for other in state.names:
             position = state.position_world(other)
             if other == name or state.category(other) in FLAT_FIXTURES:

@@ -23,8 +23,10 @@ APPROACH = 0.10
 """Height above the grasp from which the hand descends [m]."""
 LIFT = 0.12
 """Height above the higher of start and target at which the object is carried [m]."""
-FREE, CAREFUL, TIGHT = 1.0, 0.6, 0.4
-"""Speeds: in free space, near things, between things."""
+FREE, CARRYING, CAREFUL, TIGHT = 1.0, 0.7, 0.6, 0.4
+"""Speeds: in free space, with something in the hand (faster, a rim slips out), near things, between things."""
+SLIPPED = 0.03
+"""An object that moved this far in the hand was dropped [m]."""
 PATIENCE_STEPS = 15
 """A phase without 1 mm of progress for this long is left."""
 
@@ -148,9 +150,10 @@ class _MoveObject:
             goal[2] += release_height
             return self._hand_for(goal)
 
-        yield from self._go(above, CLOSED, FREE, 0.06)
-        yield from self._go(above, CLOSED, CAREFUL, 0.015)
-        yield from self._go(down, CLOSED, CAREFUL, 0.006)
+        self._hold = state.position_world(self._thing) - state.eef_position_world
+        yield from self._go(above, CLOSED, CARRYING, 0.06, holding=True)
+        yield from self._go(above, CLOSED, CAREFUL, 0.015, holding=True)
+        yield from self._go(down, CLOSED, CAREFUL, 0.006, holding=True)
         hold = self._now().eef_position_world
         for _ in range(10):
             yield self._servo(hold, OPEN, TIGHT)
@@ -159,6 +162,11 @@ class _MoveObject:
         """Where the hand must be for the held object to be at `object_goal`: the hold is measured at every step."""
         state = self._now()
         return object_goal + state.eef_position_world - state.position_world(self._thing)
+
+    def _dropped(self) -> bool:
+        state = self._now()
+        moved = state.position_world(self._thing) - state.eef_position_world - self._hold
+        return bool(np.linalg.norm(moved) > SLIPPED or state.finger_width < 0.002)
 
     def _retreat(self) -> Iterator[Action]:
         away = self._now().eef_position_world + np.array([0.0, 0.0, APPROACH])
@@ -177,14 +185,18 @@ class _MoveObject:
         tolerance: float,
         *,
         turn_tolerance: float = np.inf,
+        holding: bool = False,
     ) -> Iterator[Action]:
-        """Servo to `position()` until within `tolerance` [m] and `turn_tolerance` [rad], or until nothing moves any more."""
+        """Servo to `position()` until within `tolerance` [m] and `turn_tolerance` [rad], or until nothing moves.
+
+        With `holding` it also ends when the object is dropped.
+        """
         best, waited = np.inf, 0
         while waited < PATIENCE_STEPS:
             state = self._now()
             distance = float(np.linalg.norm(position() - state.eef_position_world))
             turn = float(np.linalg.norm(rotation_error(self._rotation, state.eef_rotation_world)))
-            if distance < tolerance and turn < turn_tolerance:
+            if (distance < tolerance and turn < turn_tolerance) or (holding and self._dropped()):
                 return
             progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
             best, waited = (progress, 0) if progress < best - 0.001 else (best, waited + 1)

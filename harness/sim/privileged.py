@@ -27,6 +27,10 @@ class SimulatorPrivilegedState:
         return tuple(self._env.obj_body_id)
 
     @property
+    def base_position_world(self) -> NDArray[np.float64]:
+        return np.array(self._robot.base_pos)
+
+    @property
     def eef_position_world(self) -> NDArray[np.float64]:
         return self._data.site_xpos[self._robot.eef_site_id].copy()
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tasks.interface import Recorded, Sampled
+from tasks.plan import plan_official
+from tasks.protocols import lerobot, openvla
+from tasks.suites import UnknownTaskError
+from tests.examples import episode, task
+
+
+def test_ids_are_fixed_and_unique() -> None:
+    plan = plan_official([task(0), task(3)], openvla(), episodes=2, repeats=2)
+    assert [e.episode_id for e in plan.episodes] == [
+        f"libero_spatial/{t}/{i}/r{r}" for t in ("00", "03") for i in ("00", "01") for r in (0, 1)
+    ]
+    assert episode(init=Sampled(seed=5)).episode_id == "libero_spatial/00/s5/r0"
+    assert episode(init=Recorded(file=Path("/a/b.hdf5"), demo="demo_3")).episode_id == "libero_spatial/00/b.demo_3/r0"
+
+
+def test_the_protocol_says_how_many() -> None:
+    assert len(plan_official([task()], openvla()).episodes) == 50
+
+
+def test_the_hash_sees_protocol_and_episodes() -> None:
+    plans = [
+        plan_official([task()], openvla(), episodes=2),
+        plan_official([task()], openvla(), episodes=3),
+        plan_official([task()], lerobot(), episodes=2),
+        plan_official([task(1)], openvla(), episodes=2),
+    ]
+    assert len({plan.sha256 for plan in plans}) == 4
+    assert plans[0].sha256 == plan_official([task()], openvla(), episodes=2).sha256
+
+
+def test_the_hash_does_not_depend_on_where_libero_lies() -> None:
+    moved = dataclasses.replace(task(), bddl_file=Path("/elsewhere/a.bddl"))
+    assert plan_official([task()], openvla()).sha256 == plan_official([moved], openvla()).sha256
+
+
+def test_only_keeps_the_plans_order() -> None:
+    plan = plan_official([task()], openvla(), episodes=4)
+    ids = ["libero_spatial/00/03/r0", "libero_spatial/00/01/r0"]
+    assert [e.episode_id for e in plan.only(ids).episodes] == sorted(ids)
+
+
+def test_an_unknown_episode_names_the_nearest() -> None:
+    plan = plan_official([task()], openvla(), episodes=4)
+    with pytest.raises(
+        UnknownTaskError, match=r"episode 'libero_spatial/0/01/r0' is not in the plan of 4 episodes; the nearest is"
+    ):
+        plan.only(["libero_spatial/0/01/r0"])
+
+
+def test_too_many_episodes_suggest_repeats() -> None:
+    with pytest.raises(ValueError, match=r"libero_spatial/00 has 50 official init states, 60 episodes.*--repeats"):
+        plan_official([task()], openvla(), episodes=60)
+    with pytest.raises(ValueError, match="expected at least one episode"):
+        plan_official([task()], openvla(), episodes=0)
