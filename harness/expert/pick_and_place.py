@@ -94,7 +94,7 @@ class _MoveObject:
         for name in state.names:
             if state.category(name) == "wooden_cabinet":
                 offset = state.rotation_world(name).T @ (state.position_world(self._thing) - state.position_world(name))
-                if 0.0 < offset[2] < 0.215 and abs(offset[0]) < 0.12 and -0.35 < offset[1] < 0.0:
+                if 0.05 < offset[2] < 0.215 and abs(offset[0]) < 0.12 and -0.35 < offset[1] < 0.0:
                     return name
         return None
 
