@@ -126,12 +126,16 @@ class Simulator:
         known = self._resets.get(seed)
         if known is None:
             known = shipped_table().resets(self.task, seed)
-            if known is not None and known.model_sha256 != self.scene.model_sha256:
+            if known is not None and not self._table_holds(known):
                 known, self.table_matches = None, False
         if known is None or len(known.points) < count:
             known = replay_resets(self.scene, seed, count)
         self._resets[seed] = known
         return known
+
+    def _table_holds(self, entry: TaskResets) -> bool:
+        """Whether the table was made from this very model."""
+        return entry.model_sha256 == self.scene.model_sha256
 
     def _stock_reset(self, point: ResetPoint) -> None:
         self.scene.reset_in_sequence(point.random_state(), point.loads)

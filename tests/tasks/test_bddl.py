@@ -33,8 +33,9 @@ def test_a_conjunction() -> None:
 @pytest.mark.sim
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_10", "libero_goal_task"])
 def test_equals_liberos_own_parser(suite: str) -> None:
-    from harness.sim import stack  # noqa: F401
     from libero.libero.envs import bddl_utils
+
+    from harness.sim import stack  # noqa: F401
 
     for task in load_suite(suite):
         ours, theirs = read_problem(task.bddl_file), bddl_utils.robosuite_parse_problem(str(task.bddl_file))

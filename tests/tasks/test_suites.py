@@ -49,8 +49,9 @@ def test_instructions(name: str, instruction: str) -> None:
 
 @pytest.mark.sim
 def test_instructions_equal_liberos() -> None:
-    from harness.sim import stack  # noqa: F401
     from libero.libero.benchmark import grab_language_from_filename
+
+    from harness.sim import stack  # noqa: F401
 
     for suite in SUITES:
         for task in load_suite(suite):

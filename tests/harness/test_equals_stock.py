@@ -1,0 +1,49 @@
+"""The fast simulator equals stock LIBERO, bit for bit: states, proprioception, images, success.
+
+One task of each main suite here; `scripts/equals_stock.py` does all forty.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.interface import Official
+from tasks.plan import make_episode
+from tasks.protocols import openvla
+from tasks.suites import load_suite
+
+STEPS = 100
+IMAGES_EVERY = 20
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(
+    ("suite", "index"), [("libero_spatial", 4), ("libero_object", 0), ("libero_goal", 7), ("libero_10", 3)]
+)
+def test_one_hundred_steps_equal_stock(suite: str, index: int) -> None:
+    from harness.sim.simulator import Simulator
+    from tests.harness.stock import StockLoop, contact_seeking_actions, differences, robot_contacts, seen
+
+    task, protocol = load_suite(suite)[index], openvla()
+    stock, simulator = StockLoop(task, protocol), Simulator(task, protocol)
+    touched = 0
+    stock.reset()
+    for k, resets_before in ((1, 0), (4, 3)):
+        for _ in range(resets_before):
+            stock.reset()
+        expected = stock.begin(k - 1)
+        # Other episodes in between: an episode must not depend on what ran before it.
+        simulator.reset(make_episode(task, Official(index=7), protocol))
+        simulator.step(contact_seeking_actions(1, 0)[0])
+        simulator.reset(make_episode(task, Official(index=k - 1), protocol))
+        assert differences(expected, seen(simulator, False, images=True)) == [], f"k = {k}, start"
+        for step, action in enumerate(contact_seeking_actions(STEPS, seed=k), start=1):
+            expected = stock.step(action)
+            success = simulator.step(action)
+            touched += robot_contacts(simulator) > 0
+            unequal = differences(expected, seen(simulator, success, images=step % IMAGES_EVERY == 0))
+            assert unequal == [], f"k = {k}, step {step}: {unequal}"
+    assert touched > 20, f"the robot touched something on {touched} steps only: the test shows too little"
+    assert simulator.table_matches
+    stock.close()
+    simulator.close()
