@@ -107,7 +107,7 @@ def read_trace(file: Path) -> Trace:
             if head["version"] != TRACE_VERSION:
                 raise TraceError(f"{file}: expected trace version {TRACE_VERSION}, got {head['version']}")
             arrays = {name: archive[name] for name in _ARRAYS}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, TraceError):
             raise
         raise TraceError(f"{file}: not a readable trace: {error}") from error

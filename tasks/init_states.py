@@ -60,7 +60,7 @@ def read(file: Path) -> NDArray[np.float64]:
                 states = np.asarray(archive["states"])
         else:
             states = _read_torch_pickle(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InitStatesError(f"{file}: expected an array of init states: {error}") from error
     if states.ndim != 2 or states.dtype != np.float64 or not np.isfinite(states).all():
         raise InitStatesError(

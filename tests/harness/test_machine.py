@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from harness import machine
+from harness.machine import parse_workers
+
+
+@pytest.mark.parametrize(("cores", "gib", "expected"), [(16, 100.0, 16), (16, 4.5, 4), (2, 0.2, 1), (1, 24.0, 1)])
+def test_auto_goes_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, gib: float, expected: int) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
+    monkeypatch.setattr(machine, "available_bytes", lambda: gib * 2**30)
+    assert parse_workers("auto") == expected
+
+
+def test_a_number_is_taken_as_it_is() -> None:
+    assert [parse_workers(text) for text in ("0", "1", "40")] == [0, 1, 40]
+
+
+@pytest.mark.parametrize("text", ["-1", "2.5", "all", ""])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--workers: expected auto or a number from 0 up"):
+        parse_workers(text)
+
+
+def test_this_machine() -> None:
+    assert machine.usable_cores() >= 1
+    assert machine.available_bytes() > 0
