@@ -21,7 +21,7 @@ from harness.sim.renderer import convert
 from harness.sim.settings import RolloutSettings
 from harness.sim.simulator import Simulator, SimulatorState
 from results.trace import Trace, trace_path, write_trace
-from tasks.demonstrations import DemonstrationFile
+from tasks.demonstrations import DemonstrationFile, read_demonstration_start
 from tasks.interface import (
     ACTION_DIM,
     PROPRIO_DIM,
@@ -153,13 +153,11 @@ class EpisodeRunner:
 
     Args:
         settings: the run's settings.
-        make_simulator: (task, protocol) → simulator; a test may wrap it.
     """
 
-    def __init__(self, settings: RolloutSettings, make_simulator: Callable[..., Simulator] = Simulator) -> None:
+    def __init__(self, settings: RolloutSettings) -> None:
         self._settings = settings
         self._protocol = find_protocol(settings.protocol)
-        self._make_simulator = make_simulator
         self._simulator: Simulator | None = None
 
     def close(self) -> None:
@@ -219,11 +217,18 @@ class EpisodeRunner:
         )
 
     def _ready(self, spec: EpisodeSpec) -> Simulator:
-        """The simulator of the episode's task; the previous task's is released first, to keep memory at one."""
-        if self._simulator is None or self._simulator.task != spec.task:
+        """The simulator for an episode: of its task, or of its demonstration's model.
+
+        The previous one is released first, so that memory holds one.
+        """
+        xml = ""
+        if isinstance(spec.init, Recorded):
+            xml = read_demonstration_start(spec.init.file, spec.init.demo).model_xml
+        live = self._simulator
+        if live is None or (live.task, live.recorded_xml) != (spec.task, xml):
             self.close()
-            self._simulator = self._make_simulator(spec.task, self._protocol)
-        return self._simulator
+            live = self._simulator = Simulator(spec.task, self._protocol, xml)
+        return live
 
     def _source(
         self, spec: EpisodeSpec, simulator: Simulator, rows: _TraceRows, spent: _Spent, query: Query

@@ -14,6 +14,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +58,15 @@ class Scene:
 
     Args:
         task: what to build.
+        recorded_xml: a demonstration's model, to be used instead of the task's; empty for none.
     """
 
-    def __init__(self, task: TaskSpec) -> None:
+    def __init__(self, task: TaskSpec, recorded_xml: str = "") -> None:
         self.task = task
         self.problem = read_problem(task.bddl_file)
         self.env: Any = self._build(task)
+        if recorded_xml:
+            self._load_recorded_model(recorded_xml)
         self.model = self.env.sim.model._model
         self.data = self.env.sim.data._data
         self._compiled: dict[str, NDArray[np.generic]] = self.env.compiled
@@ -96,6 +100,20 @@ class Scene:
                     hard_reset=False,
                     camera_names=list(CAMERAS),
                 )
+
+    def _load_recorded_model(self, xml: str) -> None:
+        """robosuite's `reset_from_xml_string`, with the recorder's file paths turned into this machine's."""
+        robosuite_root = os.path.dirname(robosuite.__file__)
+        roots = {"/robosuite/models/": f"{robosuite_root}/models", "/assets/": str(self.env.custom_asset_dir)}
+        self.env.close()
+        self.env.deterministic_reset = True
+        self.env._initialize_sim(relocate_files(xml, roots))
+        self.env.reset()
+        self.env.deterministic_reset = False
+
+    def reset_recorded(self) -> None:
+        """Zero all data, as robosuite does before it plays a demonstration back."""
+        mujoco.mj_resetData(self.model, self.data)
 
     @property
     def model_sha256(self) -> str:
@@ -147,14 +165,25 @@ class Scene:
             [self.model.body_pos[self._fixture_bodies], self.model.body_quat[self._fixture_bodies]], axis=1
         ).reshape(len(self.fixtures), 7)
 
-    def set_fixture_poses(self, poses: NDArray[np.float64]) -> None:
-        """Put the fixtures at `poses` (fixtures, 7); follow with a forward pass."""
-        self.model.body_pos[self._fixture_bodies] = poses[:, :3]
-        self.model.body_quat[self._fixture_bodies] = poses[:, 3:]
-
     def close(self) -> None:
         """Release the simulation."""
         self.env.close()
+
+
+def relocate_files(xml: str, roots: dict[str, str]) -> str:
+    """The XML with every `file` below this machine's folders.
+
+    Args:
+        roots: a folder in the recorded paths → where it lies here; the first that a path contains counts.
+    """
+    tree = ElementTree.fromstring(xml)
+    for element in tree.iter():
+        path = element.get("file", "")
+        for folder, root in roots.items():
+            if folder in path:
+                element.set("file", f"{root}/{path.rpartition(folder)[2]}")
+                break
+    return ElementTree.tostring(tree, encoding="unicode")
 
 
 def _stream_position(generator: np.random.RandomState, seed: int) -> tuple[int, bool]:

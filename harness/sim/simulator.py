@@ -65,13 +65,15 @@ class Simulator:
     Args:
         protocol: fixes resets, settling and image size.
         task: what to build.
+        recorded_xml: the model of the demonstration to be replayed; empty for the task's own.
     """
 
-    def __init__(self, task: TaskSpec, protocol: Protocol) -> None:
+    def __init__(self, task: TaskSpec, protocol: Protocol, recorded_xml: str = "") -> None:
         started = time.perf_counter()
         self.task = task
         self.protocol = protocol
-        self.scene = Scene(task)
+        self.recorded_xml = recorded_xml
+        self.scene = Scene(task, recorded_xml)
         self._env: Any = self.scene.env
         self._model = self.scene.model
         self._data = self.scene.data
@@ -175,14 +177,11 @@ class Simulator:
         self._sample()
 
     def _recorded_reset(self, init: Recorded) -> None:
-        """As robosuite plays a demonstration back: fixtures from its model, data zeroed, first state set."""
+        """As robosuite plays a demonstration back: data zeroed, first state set."""
         start = read_demonstration_start(init.file, init.demo)
-        self._stock_reset(first_reset(0))
-        poses = self.scene.fixture_poses()
-        for row, name in enumerate(self.scene.fixtures):
-            poses[row] = start.body_poses[self._env.fixtures_dict[name].root_body]
-        self.scene.set_fixture_poses(poses)
-        mujoco.mj_resetData(self._model, self._data)
+        assert start.model_xml == self.recorded_xml, "a demonstration is replayed in its own model"
+        self.scene.reset_recorded()
+        self._clock.reset()
         self._set_state(start.state)
 
     def _settle(self) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -29,8 +28,9 @@ class DemonstrationStart:
 
     state: NDArray[np.float64]
     """(1 + nq + nv,): time, qpos, qvel."""
-    body_poses: dict[str, NDArray[np.float64]]
-    """Body name → position [m] (3) and quaternion wxyz (4) relative to its parent, from the recorded model."""
+    model_xml: str
+    """The MuJoCo model it was recorded in, with the recorder's file paths. Read back from XML a model is not the
+    compiled one to the last bit (fixtures' masses, rounded poses), so a replay must compile this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,21 +109,11 @@ class DemonstrationFile:
         if "model_file" not in group.attrs or "states" not in group:
             raise DemonstrationError(f"{self._path} {demo}: expected `states` and the attribute `model_file`")
         state = np.asarray(group["states"][0], dtype=np.float64)
-        return DemonstrationStart(state=state, body_poses=_body_poses(str(group.attrs["model_file"])))
+        return DemonstrationStart(state=state, model_xml=str(group.attrs["model_file"]))
 
     def final_state_sha256(self, demo: str) -> str:
         """The fingerprint of one demonstration's last recorded state, the one before its last action."""
         return state_sha256(np.asarray(self._group(demo)["states"][-1], dtype=np.float64))
-
-
-def _body_poses(xml: str) -> dict[str, NDArray[np.float64]]:
-    """Every named body's pose relative to its parent, as the XML spells it."""
-    poses = {}
-    for body in ElementTree.fromstring(xml).iter("body"):
-        position = body.get("pos", "0 0 0").split()
-        quaternion = body.get("quat", "1 0 0 0").split()
-        poses[body.get("name", "")] = np.array([float(number) for number in position + quaternion])
-    return poses
 
 
 def read_demonstration_start(file: Path, demo: str) -> DemonstrationStart:
