@@ -90,7 +90,10 @@ def seen(simulator: Simulator, success: bool, *, images: bool) -> Seen:
 
 def differences(stock: Seen, fast: Seen) -> list[str]:
     """What is not equal, bit for bit; images only where the fast one has any."""
-    pairs = {"state": (stock.state, fast.state), "proprio": (stock.proprio, fast.proprio)}
+    pairs: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+        "state": (stock.state, fast.state),
+        "proprio": (stock.proprio, fast.proprio),
+    }
     if fast.images.size:
         pairs |= {camera: (stock.images[i], fast.images[i]) for i, camera in enumerate(CAMERAS)}
     unequal = [name for name, (a, b) in pairs.items() if not np.array_equal(a, b)]
