@@ -58,17 +58,14 @@ class SeeingRandomPolicy(RandomPolicy):
 
 def stock_process(arguments: Arguments, share: Sequence[int]) -> None:
     """Run the episodes `share` on stock LIBERO."""
-    from libero.libero.envs import OffScreenRenderEnv
-
-    from harness.sim import stack  # noqa: F401
     from tasks import init_states
+    from tests.harness.stock import stock_environment
 
     (task,) = select_tasks(arguments.suite, [arguments.task])
     protocol = openvla()
     specs = plan_official([task], protocol, episodes=arguments.episodes).episodes
     states = init_states.read(task.init_states_file)
-    size = protocol.render_size_px
-    env = OffScreenRenderEnv(bddl_file_name=str(task.bddl_file), camera_heights=size, camera_widths=size)
+    env = stock_environment(task, size_px=protocol.render_size_px)
     env.seed(protocol.reset_seed)
     policy = SeeingRandomPolicy(seed=0)
     for index in share:

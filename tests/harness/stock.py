@@ -27,16 +27,26 @@ class Seen:
     success: bool
 
 
+def stock_environment(task: TaskSpec, *, size_px: int = 0) -> Any:
+    """LIBERO's own environment: `OffScreenRenderEnv` with both cameras, or without any for `size_px` 0.
+
+    It is imported here because `harness.sim.stack`, imported above, must come first: it keeps robosuite quiet.
+    """
+    from libero.libero.envs.env_wrapper import ControlEnv, OffScreenRenderEnv
+
+    bddl_file = str(task.bddl_file)
+    if size_px:
+        return OffScreenRenderEnv(bddl_file_name=bddl_file, camera_heights=size_px, camera_widths=size_px)
+    return ControlEnv(bddl_file_name=bddl_file, use_camera_obs=False, has_offscreen_renderer=False)
+
+
 class StockLoop:
     """`OffScreenRenderEnv` as OpenVLA's evaluation uses it: seeded once, one hard reset per episode."""
 
     def __init__(self, task: TaskSpec, protocol: Protocol) -> None:
-        from libero.libero.envs import OffScreenRenderEnv
-
         self._protocol = protocol
         self._states = init_states.read(task.init_states_file)
-        size = protocol.render_size_px
-        self.env: Any = OffScreenRenderEnv(bddl_file_name=str(task.bddl_file), camera_heights=size, camera_widths=size)
+        self.env: Any = stock_environment(task, size_px=protocol.render_size_px)
         self.env.seed(protocol.reset_seed)
 
     def reset(self) -> None:

@@ -21,13 +21,11 @@ STEPS = 60
 
 def record_with_stock(file: Path, suite: str, index: int) -> None:
     """As LIBERO's collection does: a reset, the model read back from its XML, data zeroed and the first state set."""
-    from libero.libero.envs.env_wrapper import ControlEnv
 
-    from harness.sim import stack  # noqa: F401
-    from tests.harness.stock import contact_seeking_actions
+    from tests.harness.stock import contact_seeking_actions, stock_environment
 
     task = load_suite(suite)[index]
-    env = ControlEnv(bddl_file_name=str(task.bddl_file), use_camera_obs=False, has_offscreen_renderer=False)
+    env = stock_environment(task)
     env.seed(5)
     with h5py.File(file, "w") as out:
         data = out.create_group("data")

@@ -86,14 +86,13 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
 @pytest.mark.sim
 @pytest.mark.parametrize(("suite", "index"), [("libero_spatial", 4), ("libero_goal", 0), ("libero_10", 5)])
 def test_the_table_equals_stock_resets(suite: str, index: int) -> None:
-    from libero.libero.envs.env_wrapper import ControlEnv
 
-    from harness.sim import stack  # noqa: F401  (first: it makes the imports below quiet)
+    from tests.harness.stock import stock_environment
 
     task = load_suite(suite)[index]
     known = shipped_table().resets(task, 0)
     assert known is not None
-    env = ControlEnv(bddl_file_name=str(task.bddl_file), use_camera_obs=False, has_offscreen_renderer=False)
+    env = stock_environment(task)
     env.seed(0)
     for k in range(8):
         env.reset()
@@ -128,15 +127,14 @@ def test_a_reset_lands_on_the_tables_poses_in_any_order_and_without_the_table(mo
 
 @pytest.mark.sim
 def test_a_per_episode_protocol_needs_no_table() -> None:
-    from libero.libero.envs.env_wrapper import ControlEnv
 
-    from harness.sim import stack  # noqa: F401  (first: it makes the imports below quiet)
     from harness.sim.simulator import Simulator
+    from tests.harness.stock import stock_environment
 
     task, protocol = load_suite("libero_spatial")[4], lerobot()
     simulator = Simulator(task, protocol)
     simulator.reset(make_episode(task, Official(index=3), protocol))
-    env = ControlEnv(bddl_file_name=str(task.bddl_file), use_camera_obs=False, has_offscreen_renderer=False)
+    env = stock_environment(task)
     env.seed(1003)
     env.reset()
     bodies = [env.env.obj_body_id[name] for name in simulator.scene.fixtures]
