@@ -19,7 +19,7 @@ from harness.machine import parse_workers
 from harness.policies.factory import PolicyNameError, make_policy
 from harness.policies.replay import Recording, ReplayPolicy, load_recording, unequal_final_states
 from harness.progress import RunProgress
-from harness.rollout.engine import Engine, EngineLimits, RunEnd
+from harness.rollout.engine import Engine, EngineLimits, RecordingError, RunEnd
 from harness.rollout.in_process import run_in_process
 from harness.sim.gl import Backend, GlError, choose_backend, prepare
 from harness.sim.settings import RolloutSettings
@@ -125,6 +125,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         plan_sha256=plan.sha256,
         planned_episodes=planned,
         protocol=asdict(plan.protocol),
+        instructions={str(spec.task): plan.protocol.instruction(spec.task) for spec in plan.episodes},
         policy=arguments.policy,
         checkpoint=str(arguments.checkpoint or ""),
         checkpoint_sha256=path_sha256(arguments.checkpoint) if arguments.checkpoint else "",
@@ -227,7 +228,12 @@ def evaluate(evaluation: Evaluation, arguments: EvalArguments, console: Console,
     with RunProgress(console, len(plan.episodes)) as progress:
 
         def on_record(record: EpisodeRecord) -> None:
-            run_dir.append(record)
+            try:
+                run_dir.append(record)
+            except OSError as error:
+                raise RecordingError(
+                    f"cannot write {run_dir.path}: {error.strerror or error}. Free some space there."
+                ) from error
             records.append(record)
             progress.add(record)
 
@@ -235,8 +241,8 @@ def evaluate(evaluation: Evaluation, arguments: EvalArguments, console: Console,
             end = _roll_out(evaluation, arguments, on_record)
         finally:
             wall_s = time.monotonic() - started
-            write_summary(run_dir.path, evaluation.manifest, records, wall_s)
             progress.__exit__(None, None, None)
+            _try_to_summarise(errors, run_dir, evaluation.manifest, records, wall_s)
             print_results(console, evaluation.manifest, records, wall_s)
     if evaluation.recording is not None:
         _print_replay(console, evaluation.recording, records, run_dir.path)
@@ -248,6 +254,16 @@ def evaluate(evaluation: Evaluation, arguments: EvalArguments, console: Console,
         return EXIT_USAGE
     complete = len(records) == len(plan.episodes) and not any(record.error for record in records)
     return EXIT_OK if complete else EXIT_INCOMPLETE
+
+
+def _try_to_summarise(
+    errors: Console, run_dir: RunDirectory, manifest: RunManifest, records: list[EpisodeRecord], wall_s: float
+) -> None:
+    """Write the summary; a full disk must not hide the table."""
+    try:
+        write_summary(run_dir.path, manifest, records, wall_s)
+    except OSError as error:
+        errors.print(f"vla-eval: no summary was written: {error}", highlight=False, markup=False)
 
 
 def _roll_out(evaluation: Evaluation, arguments: EvalArguments, on_record: Callable[[EpisodeRecord], None]) -> RunEnd:
@@ -290,5 +306,6 @@ def _print_errors(errors: Console, records: list[EpisodeRecord], end: RunEnd) ->
             "too_many_errors": "stopped: too many errors; what was finished is saved",
             "policy_error": "the policy failed; what was finished is saved",
             "cannot_start": "the workers cannot start",
+            "cannot_write": "stopped; what was written before is safe",
         }[end.reason]
         errors.print(f"vla-eval: {meaning}\n{end.detail}", highlight=False, markup=False, soft_wrap=True)

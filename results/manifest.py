@@ -26,6 +26,8 @@ class RunManifest:
     planned_episodes: dict[str, int]
     """`suite/task` → episodes planned."""
     protocol: dict[str, Any]
+    instructions: dict[str, str]
+    """`suite/task` → the prompt the policy got."""
     policy: str
     checkpoint: str
     checkpoint_sha256: str

@@ -75,6 +75,7 @@ def manifest(planned: dict[str, int] | None = None, mujoco: str = "3.2.3") -> Ru
         plan_sha256="0" * 64,
         planned_episodes=planned or {"libero_spatial/00": 2},
         protocol={"name": "openvla"},
+        instructions={"libero_spatial/00": "pick up the bowl"},
         policy="zero",
         checkpoint="",
         checkpoint_sha256="",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,9 +40,13 @@ class EngineLimits:
 class RunEnd:
     """Why the engine stopped."""
 
-    reason: Literal["completed", "interrupted", "too_many_errors", "policy_error", "cannot_start"]
+    reason: Literal["completed", "interrupted", "too_many_errors", "policy_error", "cannot_start", "cannot_write"]
     detail: str
     """Traceback or explanation; empty when completed."""
+
+
+class RecordingError(Exception):
+    """`on_record` could not keep a record; the run cannot go on."""
 
 
 class _RunEndedError(Exception):
@@ -107,6 +110,8 @@ class Engine:
             return ended.end
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
+        except RecordingError as error:
+            return RunEnd(reason="cannot_write", detail=str(error))
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -143,7 +148,7 @@ class Engine:
 
     def _listen(self, dealer: Dealer) -> None:
         """Wait for something to happen, then take in everything that did."""
-        timeout = min(worker.deadline for worker in self._workers) - time.monotonic()
+        timeout = min(worker.seconds_left() for worker in self._workers)
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
             worker = by_connection[connection]  # type: ignore[index]
@@ -154,7 +159,7 @@ class Engine:
                 continue
             self._take(worker, message, dealer)
         for worker in list(self._workers):
-            if worker.overdue():
+            if worker.seconds_left() < 0:
                 self._replace(
                     worker, dealer, f"no answer within {self._limits.worker_timeout_s:g} s; {worker.post_mortem()}"
                 )

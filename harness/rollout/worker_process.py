@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ class WorkerProcess:
                 stderr=self._log,
                 env=environment,
             )
-        self.deadline = time.monotonic() + timeout_s
+        self._deadline = time.monotonic() + timeout_s
         self.send(setup)
 
     @property
@@ -62,13 +63,14 @@ class WorkerProcess:
 
     def send(self, message: Any) -> None:
         """Send and start the clock for the answer. A dead worker is noticed when its answer is read."""
-        self.deadline = time.monotonic() + self._timeout_s
+        self._deadline = time.monotonic() + self._timeout_s
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
-    def overdue(self) -> bool:
-        """Whether an answer is due and did not come in time."""
-        return (self.job is not None or not self.ready) and time.monotonic() > self.deadline
+    def seconds_left(self) -> float:
+        """Time until an answer is overdue [s]; infinite while none is due."""
+        due = self.job is not None or not self.ready
+        return self._deadline - time.monotonic() if due else math.inf
 
     def post_mortem(self) -> str:
         """What is known of a worker that went away: its exit status and the end of its output."""

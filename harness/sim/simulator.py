@@ -22,6 +22,8 @@ from tasks.fixture_poses import ResetPoint, TaskResets, first_reset, shipped_tab
 from tasks.interface import ACTION_DIM, CONTROL_HZ, EpisodeSpec, Official, Recorded, Sampled, TaskSpec
 from tasks.protocols import Protocol
 
+_DIVERGED = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+
 
 class SimulatorError(RuntimeError):
     """The simulation cannot be set up as asked, or left the realm of finite numbers."""
@@ -200,8 +202,11 @@ class Simulator:
         """
         started = time.perf_counter()
         self._advance(action)
-        if not np.isfinite(self._data.qpos).all():
-            raise SimulatorError(f"{self.task}: the physics diverged at simulated time {self._data.time:.2f} s")
+        if any(self._data.warning[kind].number for kind in _DIVERGED):
+            raise SimulatorError(
+                f"{self.task}: the physics diverged (infinite or huge values) and MuJoCo reset itself; "
+                "the episode is worth nothing. Look at the actions in the steps before."
+            )
         success = self.success()
         self.times.physics_s += time.perf_counter() - started
         return success

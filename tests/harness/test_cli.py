@@ -322,3 +322,20 @@ def test_ensemble_flags() -> None:
     assert EvalArguments(execute_steps=5).ensemble_spec(recommended) == OpenLoopSpec(execute_steps=5)
     temporal = EvalArguments(ensemble="temporal", ensemble_decay=0.1, query_every=2)
     assert temporal.ensemble_spec(OpenLoopSpec()) == TemporalEnsembleSpec(decay=0.1, query_every=2)
+
+
+@pytest.mark.sim
+def test_a_full_disk_stops_the_run_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    appended: list[object] = []
+
+    def append(self: RunDirectory, record: object) -> None:
+        if appended:
+            raise OSError(28, "No space left on device")
+        appended.append(record)
+
+    monkeypatch.setattr(RunDirectory, "append", append)
+    status, output, errors = call(tmp_path, suite=("libero_spatial",), tasks=("0",), episodes=3, policy="zero")
+    assert status == EXIT_INCOMPLETE
+    assert "No space left on device" in errors
+    assert "what was written before is safe" in errors
+    assert "2 of 3 episodes have no result" in output
