@@ -16,6 +16,7 @@ from results.summary import suite_frame, task_frame, time_shares
 from tasks.interface import EpisodeRecord
 
 BAR_WIDTH = 10
+WIDE_ENOUGH_FOR_BARS = 110
 
 
 def _percent(value: float) -> str:
@@ -27,40 +28,46 @@ def _bar(rate: float) -> str:
     return "█" * filled + "·" * (BAR_WIDTH - filled)
 
 
-def _cells(row: dict[Hashable, Any]) -> list[str]:
-    """Success count, rate, interval, bar, what is unfinished."""
+def _cells(row: dict[Hashable, Any], bars: bool) -> list[str]:
+    """Success count, rate, interval, bar (where there is room), what is unfinished."""
     finished = int(row["successes"] + row["timeouts"])
     unfinished = [f"{int(row[kind])} {kind}" for kind in ("errors", "missing") if row[kind]]
     return [
         f"{int(row['successes'])}/{finished}",
         _percent(row["rate"]),
         "–" if math.isnan(row["low_95"]) else f"{_percent(row['low_95'])} – {_percent(row['high_95'])}",
-        _bar(row["rate"]),
+        *([_bar(row["rate"])] if bars else []),
         ", ".join(unfinished),
     ]
 
 
-def success_table(records: Sequence[EpisodeRecord], planned: dict[str, int], title: str) -> Table:
-    """One row per task, one per suite."""
+def success_table(records: Sequence[EpisodeRecord], planned: dict[str, int], title: str, width: int) -> Table:
+    """One row per task, one per suite.
+
+    Args:
+        width: of the terminal [characters]; a narrow one gets no bars.
+    """
+    bars = width >= WIDE_ENOUGH_FOR_BARS
     tasks, suites = task_frame(records, planned), suite_frame(records, planned)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("", justify="right", no_wrap=True, min_width=2)
-    table.add_column("task", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("task", ratio=1)
     table.add_column("success", justify="right", no_wrap=True, min_width=7)
     table.add_column("%", justify="right", no_wrap=True, min_width=5)
-    table.add_column("95 % interval", justify="right", no_wrap=True, min_width=13)
-    table.add_column("", no_wrap=True, min_width=BAR_WIDTH)
+    table.add_column("95 % interval", justify="right", no_wrap=True, min_width=12)
+    if bars:
+        table.add_column("", no_wrap=True, min_width=BAR_WIDTH)
     if (tasks[["errors", "missing"]].to_numpy() > 0).any():
         table.add_column("unfinished", no_wrap=True, min_width=10)
-    width = len(table.columns)
+    columns = len(table.columns)
     for suite_row in suites.to_dict("records"):
         suite = str(suite_row["suite"])
         for row in tasks[tasks["suite"] == suite].to_dict("records"):
             name = Text(str(row["task"]).replace("_", " ") or "not run")
-            cells: list[str | Text] = [str(row["task_index"]), name, *_cells(row)]
-            table.add_row(*cells[:width])
+            cells: list[str | Text] = [str(row["task_index"]), name, *_cells(row, bars)]
+            table.add_row(*cells[:columns])
         table.add_section()
-        table.add_row(*["", suite, *_cells(suite_row)][:width], style="bold")
+        table.add_row(*["", suite, *_cells(suite_row, bars)][:columns], style="bold")
         table.add_section()
     return table
 
@@ -72,7 +79,7 @@ def print_results(console: Console, manifest: RunManifest, records: Sequence[Epi
         wall_s: the run's duration [s].
     """
     title = f"{manifest.policy} · protocol {manifest.protocol['name']} · {manifest.ensemble} · seed {manifest.seed}"
-    console.print(success_table(records, manifest.planned_episodes, title))
+    console.print(success_table(records, manifest.planned_episodes, title, console.width))
     for row in suite_frame(records, manifest.planned_episodes).to_dict("records"):
         unfinished = row["errors"] + row["missing"]
         if unfinished:
