@@ -18,7 +18,8 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-has_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+# ldconfig lies in /sbin, which is not on every user's PATH.
+has_library() { case "$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null)" in *"$1"*) return 0 ;; *) return 1 ;; esac; }
 
 find_python() {
   for candidate in python3.11 python3.12 python3; do
@@ -30,9 +31,9 @@ find_python() {
 
 setup_gl() {
   local missing=()
-  has_library 'libGL\.so\.1' || missing+=(libgl1)
-  has_library 'libEGL\.so\.1' || missing+=(libegl1)
-  has_library 'libOSMesa\.so' || missing+=(libosmesa6)
+  has_library libGL.so.1 || missing+=(libgl1)
+  has_library libEGL.so.1 || missing+=(libegl1)
+  has_library libOSMesa.so || missing+=(libosmesa6)
   [ ${#missing[@]} = 0 ] && return
   apt_install "${missing[@]}" && return
   say "setup: the GL libraries ${missing[*]} are missing and cannot be installed without root."
@@ -57,7 +58,7 @@ setup_python() {
     printf '%s\n' "$wanted" > "$stamp"
   fi
   # opencv-python cannot be imported without libGL.so.1; the headless build can, and nothing here opens a window.
-  if ! has_library 'libGL\.so\.1' && ! "$PY" -c 'import cv2' 2>/dev/null; then
+  if ! has_library libGL.so.1 && ! "$PY" -c 'import cv2' 2>/dev/null; then
     local version
     version=$("$PY" -m pip show opencv-python | sed -n 's/^Version: //p')
     say "setup: replacing opencv-python by opencv-python-headless, which needs no libGL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import site
 from pathlib import Path
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -10,8 +11,13 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 def package_environment() -> dict[str, str]:
-    """This process's environment with the packages' folder last on PYTHONPATH."""
+    """This process's environment; for a checkout with its folder last on PYTHONPATH.
+
+    An installed package is found without; site-packages on PYTHONPATH would come before the standard library.
+    """
     environment = dict(os.environ)
+    if str(PACKAGE_ROOT) in (*site.getsitepackages(), site.getusersitepackages()):
+        return environment
     known = environment.get("PYTHONPATH", "")
     environment["PYTHONPATH"] = f"{known}{os.pathsep}{PACKAGE_ROOT}" if known else str(PACKAGE_ROOT)
     return environment
