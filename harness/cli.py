@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from harness.policies.replay import Recording, ReplayPolicy, load_recording, une
 from harness.progress import RunProgress
 from harness.rollout.engine import Engine, EngineLimits, RecordingError, RunEnd
 from harness.rollout.in_process import run_in_process
-from harness.sim.gl import Backend, GlError, choose_backend, prepare
+from harness.sim.gl import Backend, GlError, choose_backend, set_environment
 from harness.sim.settings import RolloutSettings
 from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name, path_sha256
 from results.run_directory import RunDirectory
@@ -268,7 +269,9 @@ def _try_to_summarise(
 
 def _roll_out(evaluation: Evaluation, arguments: EvalArguments, on_record: Callable[[EpisodeRecord], None]) -> RunEnd:
     if evaluation.workers == 0:
-        prepare(evaluation.backend, bool(evaluation.needs.cameras))
+        if evaluation.needs.cameras:
+            set_environment(evaluation.backend)
+        os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
         run_in_process(evaluation.plan.episodes, evaluation.policy, evaluation.settings, on_record)
         return RunEnd(reason="completed", detail="")
     engine = Engine(
