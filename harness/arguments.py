@@ -22,15 +22,13 @@ class EvalArguments:
     """Only these tasks, by index or name. Default: all of the suite's."""
     episodes: int | None = None
     """Episodes per task: the first official init states. Default: as many as the protocol says (50)."""
-    repeats: int = 1
-    """Times each init state is run, with other policy noise."""
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
     policy: str = "expert"
     """expert (scripted, libero_spatial), zero, random, replay:PATH (a run directory or a LIBERO HDF5 file), or a
     Python factory as module:name."""
     checkpoint: Path | None = None
-    """Handed to the policy's factory."""
+    """A file or folder, handed to the policy's factory."""
     protocol: str = "openvla"
     """openvla, openpi, lerobot or libero: settling, horizon, image convention, fixture poses."""
     seed: int = 0
@@ -39,10 +37,10 @@ class EvalArguments:
     """How chunks become actions. recommended: what the policy says."""
     execute_steps: int | None = None
     """Open loop: actions of a chunk to execute before the next query. Default: the whole chunk."""
-    ensemble_decay: float = 0.01
-    """Temporal ensembling: weights exp(-decay i), i = 0 the oldest chunk."""
-    query_every: int = 1
-    """Temporal ensembling: control steps between queries."""
+    ensemble_decay: float | None = None
+    """Temporal ensembling: weights exp(-decay i), i = 0 the oldest chunk. Default: 0.01."""
+    query_every: int | None = None
+    """Temporal ensembling: control steps between queries. Default: 1."""
     workers: str = "auto"
     """Worker processes. auto: by cores and memory. 0: in this process, for a debugger."""
     max_errors: int = 10
@@ -62,14 +60,25 @@ class EvalArguments:
         Raises:
             ValueError: flags that contradict each other.
         """
-        if self.execute_steps is not None:
-            if self.ensemble == "temporal":
+        if self.ensemble == "temporal":
+            if self.execute_steps is not None:
                 raise ValueError("--execute-steps is for open loop; with --ensemble temporal use --query-every")
-            return OpenLoopSpec(execute_steps=self.execute_steps)
-        match self.ensemble:
-            case "recommended":
-                return recommended
-            case "open-loop":
-                return OpenLoopSpec()
-            case "temporal":
-                return TemporalEnsembleSpec(decay=self.ensemble_decay, query_every=self.query_every)
+            return TemporalEnsembleSpec(
+                decay=0.01 if self.ensemble_decay is None else self.ensemble_decay,
+                query_every=1 if self.query_every is None else self.query_every,
+            )
+        if self.ensemble_decay is not None or self.query_every is not None:
+            raise ValueError("--ensemble-decay and --query-every are for --ensemble temporal")
+        if self.ensemble == "recommended" and self.execute_steps is None:
+            return recommended
+        return OpenLoopSpec(execute_steps=self.execute_steps)
+
+    def refuse_execution_flags(self, why: str) -> None:
+        """For policies whose actions are executed in one way only.
+
+        Raises:
+            ValueError: a flag about the execution of chunks was given.
+        """
+        given = (self.execute_steps, self.ensemble_decay, self.query_every)
+        if self.ensemble != "recommended" or any(value is not None for value in given):
+            raise ValueError(f"--ensemble, --execute-steps, --ensemble-decay and --query-every do not apply: {why}")

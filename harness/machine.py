@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-WORKER_BYTES = 1.0 * 2**30
-"""Resident memory of one worker with a live environment and its renderer, rounded up."""
+WORKER_BYTES = 2.0 * 2**30
+"""Resident memory of one worker with a live environment and a software renderer, rounded up."""
+_CGROUP_LIMIT, _CGROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
 def available_bytes() -> float:
-    """Memory that can be used without swapping; infinite where it cannot be told."""
+    """Memory that can be used without swapping, within a container's limit; infinite where it cannot be told."""
+    return min(_free_in_machine(), _free_in_container())
+
+
+def _free_in_container() -> float:
+    try:
+        return float(_CGROUP_LIMIT.read_text()) - float(_CGROUP_USED.read_text())
+    except (OSError, ValueError):  # no such file, or `max`
+        return float("inf")
+
+
+def _free_in_machine() -> float:
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():

@@ -57,8 +57,13 @@ class RunManifest:
 
 
 def write_manifest(file: Path, manifest: RunManifest) -> None:
-    """Write the manifest as JSON."""
-    file.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    """Write the manifest as JSON.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    with file.open("x") as stream:
+        stream.write(json.dumps(asdict(manifest), indent=2) + "\n")
 
 
 def read_manifest(file: Path) -> RunManifest:
@@ -100,7 +105,9 @@ def machine_name() -> str:
 
 
 def git_revision(folder: Path) -> str:
-    """The checkout's revision, `-dirty` where files differ; empty outside a checkout."""
+    """The revision of the checkout at `folder`, `-dirty` where files differ; empty where it is none."""
+    if not (folder / ".git").exists():
+        return ""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)

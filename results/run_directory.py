@@ -50,8 +50,22 @@ class RunDirectory:
         return cls(path)
 
     def begin(self, manifest: RunManifest) -> None:
-        """Write the manifest."""
-        write_manifest(self.path / "manifest.json", manifest)
+        """Write the manifest, which makes the folder this run's.
+
+        Raises:
+            RunDirectoryError: another run began here in the meantime.
+        """
+        try:
+            write_manifest(self.path / "manifest.json", manifest)
+        except FileExistsError as error:
+            raise RunDirectoryError(
+                f"another run began in {self.path} just now; choose another --output-dir"
+            ) from error
+
+    def abandon(self) -> None:
+        """Take the manifest away again: the run ended before its first episode, and the folder may be used for another."""
+        assert not self.records()
+        (self.path / "manifest.json").unlink(missing_ok=True)
 
     def append(self, record: EpisodeRecord) -> None:
         """Add one episode; it is on disk when this returns."""

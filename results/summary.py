@@ -13,6 +13,11 @@ from results.manifest import RunManifest
 from results.statistics import wilson
 from tasks.interface import EpisodeRecord, Outcome
 
+_EPISODE_COLUMNS = (
+    *("episode_id", "suite", "task_index", "task", "success", "timeout", "error"),
+    *("steps", "queries", "clipped_actions", "build_s", "reset_s", "physics_s", "render_s", "policy_s"),
+)
+
 
 def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     """One row per episode."""
@@ -36,24 +41,7 @@ def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
         }
         for record in records
     ]
-    columns = [
-        "episode_id",
-        "suite",
-        "task_index",
-        "task",
-        "success",
-        "timeout",
-        "error",
-        "steps",
-        "queries",
-        "clipped_actions",
-        "build_s",
-        "reset_s",
-        "physics_s",
-        "render_s",
-        "policy_s",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=_EPISODE_COLUMNS)
 
 
 def _rates(episodes: pd.DataFrame, planned: int) -> dict[str, Any]:

@@ -18,13 +18,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from harness.machine import usable_cores
 from harness.policies.simple import RandomPolicy
 from harness.rollout.engine import Engine, EngineLimits
+from harness.rollout.worker_process import thread_limits
 from harness.sim.gl import choose_backend, set_environment
 from harness.sim.settings import RolloutSettings
 from results.manifest import machine_name
@@ -56,8 +57,8 @@ class SeeingRandomPolicy(RandomPolicy):
     needs = PolicyNeeds(cameras=CAMERAS, image_convention="raw", batch_size=1, ensemble=OpenLoopSpec())
 
 
-def stock_process(arguments: Arguments, share: Sequence[int]) -> None:
-    """Run the episodes `share` on stock LIBERO."""
+def stock_process(arguments: Arguments, share: Sequence[int], counts: Any) -> None:
+    """Run the episodes `share` on stock LIBERO; put the number of control steps into the queue `counts`."""
     from tasks import init_states
     from tests.harness.stock import stock_environment
 
@@ -68,6 +69,7 @@ def stock_process(arguments: Arguments, share: Sequence[int]) -> None:
     env = stock_environment(task, size_px=protocol.render_size_px)
     env.seed(protocol.reset_seed)
     policy = SeeingRandomPolicy(seed=0)
+    total = 0
     for index in share:
         env.reset()
         observation = env.set_init_state(states[index])
@@ -84,22 +86,28 @@ def stock_process(arguments: Arguments, share: Sequence[int]) -> None:
                 step += 1
                 if finished or step == protocol.horizon(task):
                     break
+        total += step
+    counts.put(total)
+    counts.close()
+    counts.join_thread()
     os._exit(0)
 
 
-def time_stock(arguments: Arguments) -> float:
-    """Seconds stock takes for all episodes."""
+def time_stock(arguments: Arguments) -> tuple[float, int]:
+    """Seconds stock takes for all episodes, and the control steps it made."""
+    os.environ.update(thread_limits(arguments.processes))
     context = multiprocessing.get_context("spawn")
+    counts: Any = context.Queue()
     shares = [range(slot, arguments.episodes, arguments.processes) for slot in range(arguments.processes)]
     started = time.perf_counter()
-    processes = [context.Process(target=stock_process, args=(arguments, share)) for share in shares]
+    processes = [context.Process(target=stock_process, args=(arguments, share, counts)) for share in shares]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         if process.exitcode:
             raise SystemExit(f"a stock process exited with status {process.exitcode}")
-    return time.perf_counter() - started
+    return time.perf_counter() - started, sum(counts.get() for _ in processes)
 
 
 def time_harness(arguments: Arguments, backend: Literal["egl", "osmesa"]) -> tuple[float, list[EpisodeRecord]]:
@@ -138,9 +146,11 @@ def main(arguments: Arguments) -> None:
     harness_s, records = time_harness(arguments, backend)
     steps = sum(record.steps for record in records)
     print(f"this harness: {steps} steps in {harness_s:.1f} s, {steps / harness_s:.1f} steps/s", flush=True)
-    stock_s = time_stock(arguments)
-    print(f"stock LIBERO: {steps} steps in {stock_s:.1f} s, {steps / stock_s:.1f} steps/s")
-    print(f"ratio: {stock_s / harness_s:.2f}")
+    stock_s, stock_steps = time_stock(arguments)
+    print(f"stock LIBERO: {stock_steps} steps in {stock_s:.1f} s, {stock_steps / stock_s:.1f} steps/s")
+    if steps != stock_steps:
+        raise SystemExit("the two sides made different numbers of steps: they did not run the same episodes")
+    print(f"this harness makes {steps / harness_s / (stock_steps / stock_s):.2f} times the steps per second")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Holds the simulator to stock LIBERO on many tasks: states and proprioception at every step, images at every 20th.
 
-    python scripts/equals_stock.py --processes 2            # all forty tasks of the four main suites, about an hour on 2 cores
+    python scripts/equals_stock.py --processes 2            # all forty tasks of the four main suites
+    MUJOCO_GL=egl python scripts/equals_stock.py --processes 16   # drawn on a GPU; the default is OSMesa
     python scripts/equals_stock.py --suites libero_goal --tasks 7
 
 Stock is `OffScreenRenderEnv` driven the usual way: seed once, a hard reset per episode, `set_init_state`, settle, step. For the
@@ -81,6 +82,8 @@ def compare(job: tuple[str, int, Arguments]) -> Comparison:
             found = differences(expected, seen(simulator, success, images=step % arguments.images_every == 0))
     stock.close()
     simulator.close()
+    if touched == 0:
+        unequal.append("the robot touched nothing: the comparison shows too little")
     return Comparison(task=str(task), unequal=unequal, contact_steps=touched)
 
 

@@ -46,11 +46,14 @@ setup_python() {
   wanted=$(cat requirements.txt pyproject.toml | sha256sum)
   if [ ! -x .venv/bin/python ]; then
     python=$(find_python) || { apt_install python3.11 python3.11-venv && python=$(find_python); } ||
+      { apt_install python3.12 python3.12-venv && python=$(find_python); } ||
       fail "Python 3.11 or 3.12 is needed; none was found and none could be installed"
     "$python" -m venv .venv 2>/dev/null || { rm -rf .venv; apt_install "$(basename "$python")-venv" && "$python" -m venv .venv; } ||
       fail "\`$python -m venv .venv\` failed; on Debian install $(basename "$python")-venv"
   fi
   PY=$PWD/.venv/bin/python
+  "$PY" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' ||
+    fail ".venv has $("$PY" -V), but 3.11 or 3.12 is needed: remove .venv and run this again"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     say "setup: installing Python packages into .venv (a few minutes the first time)"
     "$PY" -m pip install --quiet --disable-pip-version-check -r requirements.txt || fail "pip could not install requirements.txt"

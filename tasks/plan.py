@@ -72,27 +72,21 @@ def make_episode(task: TaskSpec, init: InitState, protocol: Protocol, repeat: in
     )
 
 
-def plan_official(
-    tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None, repeats: int = 1
-) -> Plan:
+def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None) -> Plan:
     """The first `episodes` official init states of every task (None: as many as the protocol says).
 
     Raises:
-        ValueError: a task has fewer init states, or a count is below one.
+        ValueError: a task has fewer init states, or the count is below one.
     """
     wanted = protocol.episodes_per_task if episodes is None else episodes
-    if wanted < 1 or repeats < 1:
-        raise ValueError(f"expected at least one episode and one repeat per task, got {wanted} and {repeats}")
+    if wanted < 1:
+        raise ValueError(f"expected at least one episode per task, got {wanted}")
     specs: list[EpisodeSpec] = []
     for task in tasks:
         if wanted > task.num_init_states:
             raise ValueError(
                 f"{task} has {task.num_init_states} official init states, {wanted} episodes were asked for; "
-                f"use --episodes {task.num_init_states} with --repeats to run each several times"
+                f"--episodes {task.num_init_states} runs them all"
             )
-        specs += [
-            make_episode(task, Official(index=index), protocol, repeat)
-            for index in range(wanted)
-            for repeat in range(repeats)
-        ]
+        specs += [make_episode(task, Official(index=index), protocol) for index in range(wanted)]
     return Plan(protocol=protocol, episodes=tuple(specs))

@@ -36,7 +36,8 @@ class TemporalEnsemble:
         covering = self._covering(step)
         assert covering, f"no chunk covers step {step}"
         candidates = np.stack([actions[step - start] for start, actions in covering])  # (chunks, 7)
-        weights = np.exp(-self._decay * np.arange(len(candidates)))
+        exponents = -self._decay * np.arange(len(candidates))
+        weights = np.exp(exponents - exponents.max())  # normalised below; a negative decay must not overflow
         blend = (weights[:, None] * candidates).sum(axis=0) / weights.sum()  # (7,)
         blend[-1] = np.sign(blend[-1])
         return blend

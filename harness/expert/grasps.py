@@ -36,8 +36,8 @@ PLACE_HEIGHTS = {"plate": 0.020}
 
 OUTER_FINGER = 0.045
 """From the wall to the far face of the open outer finger."""
-HAND_HALF_LENGTH, HAND_HALF_WIDTH, HAND_ABOVE_EEF = 0.100, 0.032, 0.031
-"""The hand's box: along the finger axis, across it, and its lower face above the end effector."""
+HAND_HALF_LENGTH, HAND_HALF_WIDTH = 0.100, 0.032
+"""The hand's box: along the finger axis and across it."""
 FIXTURE_RADII = {"wooden_cabinet": 0.13}
 """Tall fixtures the hand must not be turned over: half their width."""
 FLAT_FIXTURES = ("flat_stove",)

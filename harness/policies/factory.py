@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +78,9 @@ def _call(factory: Any, name: str, offered: dict[str, Any]) -> Any:
     given = {key: value for key, value in offered.items() if takes_all or key in parameters}
     if offered["checkpoint"] is not None and "checkpoint" not in given:
         raise PolicyNameError(f"--checkpoint was given, but the factory {name} has no parameter `checkpoint`")
-    return factory(**given)
+    try:
+        return factory(**given)
+    except Exception as error:
+        raise PolicyNameError(
+            f"the factory {name} raised {type(error).__name__}: {error}\n{traceback.format_exc()}"
+        ) from error

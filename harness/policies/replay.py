@@ -9,18 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.policies.simple import BlindPolicy
+from harness.policies.simple import CHUNK_STEPS, BlindPolicy
 from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.demonstrations import DemonstrationError, DemonstrationFile
-from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Recorded
+from tasks.interface import ACTION_DIM, ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Recorded
 from tasks.plan import Plan, make_episode
 from tasks.protocols import Protocol, find_protocol
 from tasks.suites import SUITES, load_suite
 
 
 class ReplayPolicy(BlindPolicy):
-    """Returns the rest of an episode's recorded actions.
+    """Returns the rest of an episode's recorded actions, and after them holds still.
+
+    An exact replay never gets that far; one that differs may, and is then reported, not broken off.
 
     Args:
         actions: episode id → (T, 7).
@@ -30,7 +32,15 @@ class ReplayPolicy(BlindPolicy):
         self._actions = actions
 
     def act(self, observations: Sequence[Observation]) -> Sequence[ActionChunk]:
-        return [ActionChunk(actions=self._actions[o.episode_id][o.step :]) for o in observations]
+        return [ActionChunk(actions=self._rest(o.episode_id, o.step)) for o in observations]
+
+    def _rest(self, episode_id: str, step: int) -> NDArray[np.float64]:
+        recorded = self._actions[episode_id]
+        if step < len(recorded):
+            return recorded[step:]
+        hold = np.zeros((CHUNK_STEPS, ACTION_DIM))
+        hold[:, -1] = recorded[-1, -1]
+        return hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,14 +115,12 @@ def _from_file(path: Path, protocol: Protocol, suites: Sequence[str]) -> Recordi
 
 
 def unequal_final_states(recording: Recording, records: Sequence[EpisodeRecord], run_dir: Path) -> list[str]:
-    """Episodes whose replay did not end in the recorded state, bit for bit."""
+    """Episodes whose replay did not end in the recorded state, bit for bit, or did not end at all."""
     different = []
     for record in records:
-        expected = recording.final_states.get(record.spec.episode_id)
-        if not expected or not record.trace:
-            continue
+        expected = recording.final_states[record.spec.episode_id]
         reached = record.final_state_sha256
-        if isinstance(record.spec.init, Recorded):
+        if isinstance(record.spec.init, Recorded) and record.trace:
             reached = read_trace(run_dir / record.trace).state_sha256(
                 -2
             )  # a file's states are those before its actions

@@ -87,7 +87,7 @@ class Engine:
         self._on_record = on_record
         self._errors = 0
         self._failed_starts = 0
-        self._render_threads = max(1, (os.cpu_count() or 1) // workers)
+        self._ever_ready = False
         self._shape = (workers, len(settings.cameras), image_size_px, image_size_px, 3)
         self._workers: list[WorkerProcess] = []
         self._pending: list[tuple[WorkerProcess, Query]] = []
@@ -100,7 +100,8 @@ class Engine:
         self._descriptor = shared_images.create(shared_images.ImageSlots.bytes_for(self._shape))
         self._slots = shared_images.ImageSlots(self._descriptor, self._shape)
         try:
-            self._workers = [self._start(slot) for slot in range(min(self._shape[0], len(specs)))]
+            for slot in range(min(self._shape[0], len(specs))):
+                self._workers.append(self._start(slot))
             while dealer or any(worker.job for worker in self._workers):
                 self._deal(dealer)
                 self._listen(dealer)
@@ -112,6 +113,8 @@ class Engine:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
         except RecordingError as error:
             return RunEnd(reason="cannot_write", detail=str(error))
+        except OSError as error:
+            return RunEnd(reason="cannot_start", detail=f"a worker process cannot be started: {error}")
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -133,7 +136,7 @@ class Engine:
             image_shape=self._shape,
             image_descriptor=self._descriptor,
         )
-        return WorkerProcess(setup, render_threads=self._render_threads, timeout_s=self._limits.worker_timeout_s)
+        return WorkerProcess(setup, workers=self._shape[0], timeout_s=self._limits.worker_timeout_s)
 
     def _deal(self, dealer: Dealer) -> None:
         for worker in self._workers:
@@ -153,7 +156,7 @@ class Engine:
         for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
             worker = by_connection[connection]  # type: ignore[index]
             try:
-                message = worker.connection.recv()
+                message = worker.receive()
             except (EOFError, OSError):
                 self._replace(worker, dealer, worker.post_mortem())
                 continue
@@ -168,15 +171,20 @@ class Engine:
         match message:
             case Ready():
                 worker.ready, self.renderer = True, message.renderer
-                self._failed_starts = 0
+                self._failed_starts, self._ever_ready = 0, True
             case CannotStart():
-                raise _RunEndedError(RunEnd(reason="cannot_start", detail=message.reason))
+                if not self._ever_ready:
+                    raise _RunEndedError(RunEnd(reason="cannot_start", detail=message.reason))
+                self._replace(worker, dealer, message.reason)
             case Query():
                 self._pending.append((worker, message))
             case Done():
                 self._finish(worker, message.record)
-            case Failed(policy_fault=True):
+            case Failed(kind="policy"):
                 raise _RunEndedError(RunEnd(reason="policy_error", detail=message.error))
+            case Failed(kind="simulation"):
+                assert worker.job is not None
+                self._finish(worker, _error_record(worker.job, message.error))
             case Failed():
                 self._retry(worker, dealer, message.error)
 
@@ -231,20 +239,21 @@ class Engine:
         if not self._pending or self._batcher is None:
             return
         pending, self._pending = self._pending, []
-        observations = [
-            Observation(
-                images=self._slots.images[worker.slot].copy(),
-                proprio=query.proprio,
-                instruction=query.instruction,
-                episode_id=worker.job.spec.episode_id if worker.job else "",
-                step=query.step,
-            )
-            for worker, query in pending
-        ]
+        observations = [self._observation(worker, query) for worker, query in pending]
         with _policy_faults():
             chunks = self._batcher.act(observations)
         for (worker, _), chunk in zip(pending, chunks, strict=True):
             worker.send(Chunk(actions=chunk.actions))
+
+    def _observation(self, worker: WorkerProcess, query: Query) -> Observation:
+        assert worker.job is not None
+        return Observation(
+            images=self._slots.images[worker.slot].copy(),
+            proprio=query.proprio,
+            instruction=query.instruction,
+            episode_id=worker.job.spec.episode_id,
+            step=query.step,
+        )
 
 
 @contextlib.contextmanager

@@ -15,7 +15,11 @@ def run_in_process(
     settings: RolloutSettings,
     on_record: Callable[[EpisodeRecord], None],
 ) -> None:
-    """Run episodes one after another. Exceptions are not caught: a debugger stops where they arise."""
+    """Run episodes one after another. Exceptions are not caught: a debugger stops where they arise.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, likewise.
+    """
     from harness.sim.episode import EpisodeRunner  # the simulation stack, wanted in this process only here
 
     runner = EpisodeRunner(settings)

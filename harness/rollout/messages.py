@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,6 @@ class Failed:
 
     error: str
     """The traceback."""
-    policy_fault: bool
-    """A worker policy raised: not retried."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Parent → worker: exit."""
+    kind: Literal["policy", "simulation", "other"]
+    """`policy`: a worker policy raised, which ends the run. `simulation`: the simulation says that this episode cannot
+    be run; it would say so again. `other`: worth another try."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import tempfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +20,7 @@ def create(num_bytes: int) -> int:
     Raises:
         OSError: there is no room.
     """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("vla-eval-images")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+    descriptor = os.memfd_create("vla-eval-images")
     os.ftruncate(descriptor, max(num_bytes, 1))
     return descriptor
 

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from multiprocessing import Pipe
 from typing import Any
 
+from harness.machine import usable_cores
 from harness.rollout.dealer import Job
 from harness.sim.subprocess_environment import package_environment
 from harness.sim.worker import WorkerSetup
@@ -21,16 +21,25 @@ from harness.sim.worker import WorkerSetup
 LOG_TAIL_BYTES = 2000
 
 
+def thread_limits(processes: int) -> dict[str, str]:
+    """Environment variables that keep `processes` simulators from fighting for cores.
+
+    The simulator's matrices are 7 × 7: no library gains from threads; llvmpipe, Mesa's software GL, does.
+    """
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return single | {"LP_NUM_THREADS": str(max(1, usable_cores() // processes))}
+
+
 class WorkerProcess:
     """Starts a worker and keeps track of what it is doing.
 
     Args:
         setup: what the worker is told first.
-        render_threads: threads its software GL may use.
+        workers: how many share the machine.
         timeout_s: longest wait for any answer.
     """
 
-    def __init__(self, setup: WorkerSetup, *, render_threads: int, timeout_s: float) -> None:
+    def __init__(self, setup: WorkerSetup, *, workers: int, timeout_s: float) -> None:
         self.slot = setup.slot
         self.job: Job | None = None
         self.task = ""
@@ -39,12 +48,7 @@ class WorkerProcess:
         self._timeout_s = timeout_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in kill)
         self.connection, theirs = Pipe()
-        environment = package_environment() | {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "LP_NUM_THREADS": str(render_threads),
-        }
+        environment = package_environment() | thread_limits(workers)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness.sim.worker", str(theirs.fileno())],
@@ -54,7 +58,6 @@ class WorkerProcess:
                 stderr=self._log,
                 env=environment,
             )
-        self._deadline = time.monotonic() + timeout_s
         self.send(setup)
 
     @property
@@ -67,19 +70,31 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
+    def receive(self) -> Any:
+        """The worker's next message; until the next `send` it owes no other.
+
+        Raises:
+            EOFError: the worker is gone.
+            OSError: likewise.
+        """
+        message = self.connection.recv()
+        self._deadline = math.inf
+        return message
+
     def seconds_left(self) -> float:
         """Time until an answer is overdue [s]; infinite while none is due."""
-        due = self.job is not None or not self.ready
-        return self._deadline - time.monotonic() if due else math.inf
+        return self._deadline - time.monotonic()
 
     def post_mortem(self) -> str:
-        """What is known of a worker that went away: its exit status and the end of its output."""
+        """What is known of a worker that went away: its exit status and the end of its output. Ends it if it has not."""
         try:
-            code: int | None = self._process.wait(timeout=5)
+            code = self._process.wait(timeout=1 if self.seconds_left() > 0 else 0)
         except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            how = "did not answer"
+            self._process.kill()
+            self._process.wait()
+            code = 0
+        if code == 0:
+            how = "stopped answering"
         elif code < 0:
             how = f"was killed by {signal.Signals(-code).name}"
         else:
@@ -95,7 +110,3 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self._log.close()
-
-
-WorkerFactory = Callable[[int], WorkerProcess]
-"""Slot → started worker."""

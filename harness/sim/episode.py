@@ -48,8 +48,6 @@ class ActionSource(Protocol):
 
     queries: int
 
-    def wants_observation(self, step: int) -> bool: ...
-
     def action(self, step: int) -> NDArray[np.float64]: ...
 
 
@@ -61,9 +59,6 @@ class ChunkedSource:
         self._observe = observe
         self._query = query
         self._ensembler = make_ensembler(settings.ensemble)
-
-    def wants_observation(self, step: int) -> bool:
-        return self._ensembler.wants_chunk(step)
 
     def action(self, step: int) -> NDArray[np.float64]:
         if self._ensembler.wants_chunk(step):
@@ -81,10 +76,6 @@ class PrivilegedSource:
         self._spent = spent
         self._spec = spec
         self._policy = self._guarded(lambda: make_worker_policy(name))
-
-    def wants_observation(self, step: int) -> bool:
-        del step
-        return False
 
     def action(self, step: int) -> NDArray[np.float64]:
         started = time.perf_counter()

@@ -29,7 +29,7 @@ class GlError(RuntimeError):
 
 def explain(error: BaseException, what: str) -> str:
     """The message for a failed import or context."""
-    return f"{what}: {type(error).__name__}: {error}\nA GL library is missing or does not work on this machine. {INSTALL_HINT}"
+    return f"{what}: {type(error).__name__}: {error}\nA GL library is missing, or no device can be drawn on. {INSTALL_HINT}"
 
 
 def set_environment(backend: Backend) -> None:
@@ -91,11 +91,14 @@ def probe(backend: Backend) -> tuple[bool, str]:
 
 
 def choose_backend(choice: BackendChoice) -> tuple[Backend, str]:
-    """The backend to use and its renderer string. `auto`: EGL on a GPU, else OSMesa, else EGL in software.
+    """The backend to use and its renderer string. `auto`: what MUJOCO_GL says; without it EGL on a GPU, else
+    OSMesa, else EGL in software.
 
     Raises:
         GlError: none of the backends asked for works.
     """
+    if choice == "auto" and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
+        choice = "egl" if os.environ["MUJOCO_GL"] == "egl" else "osmesa"
     candidates: tuple[Backend, ...] = ("egl", "osmesa") if choice == "auto" else (choice,)
     working: dict[Backend, str] = {}
     reasons = []

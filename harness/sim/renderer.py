@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.gl import GlError, explain
 from harness.sim.stack import mujoco
 from tasks.interface import ImageConvention
 
@@ -51,14 +52,17 @@ class Renderer:
 
         self._model = model
         self._size_px = size_px
-        self._context = MjRenderContextOffscreen(RenderSource(model, data), device_id=-1)
+        try:
+            self._context = MjRenderContextOffscreen(RenderSource(model, data), device_id=-1)
+        except Exception as error:
+            raise GlError(explain(error, "robosuite cannot make its render context")) from error
         self._context.vopt.geomgroup[0] = 0  # collision geoms
         self._context.vopt.geomgroup[1] = 1
 
-    def render(self, camera: str, convention: ImageConvention) -> NDArray[np.uint8]:
-        """One image: uint8 (size_px, size_px, 3)."""
+    def render(self, camera: str) -> NDArray[np.uint8]:
+        """One image as OpenGL gives it: uint8 (size_px, size_px, 3)."""
         self._context.render(width=self._size_px, height=self._size_px, camera_id=self._model.camera_name2id(camera))
-        return convert(self._context.read_pixels(self._size_px, self._size_px), convention)
+        return self._context.read_pixels(self._size_px, self._size_px)
 
 
 def convert(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray[np.uint8]:

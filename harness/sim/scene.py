@@ -112,8 +112,18 @@ class Scene:
         self.env.deterministic_reset = False
 
     def reset_recorded(self) -> None:
-        """Zero all data, as robosuite does before it plays a demonstration back."""
+        """Zero all data, as robosuite does before it plays a demonstration back in a fresh environment."""
+        self._restore_compiled()
         mujoco.mj_resetData(self.model, self.data)
+
+    def _restore_compiled(self) -> None:
+        """What a rebuild would put back: model fields, the stove's flag, the gripper's commanded opening."""
+        for field, values in self._compiled.items():
+            getattr(self.model, field)[:] = values
+        for name, sites in self._visible_sites.items():
+            self.env.get_object(name).object_properties["vis_site_names"] = copy.deepcopy(sites)
+        for robot in self.env.robots:
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)
 
     @property
     def model_sha256(self) -> str:
@@ -134,12 +144,7 @@ class Scene:
             RandomizationError: LIBERO's samplers found no placement; stock then resets again.
         """
         env = self.env
-        for field, values in self._compiled.items():
-            getattr(self.model, field)[:] = values
-        for name, sites in self._visible_sites.items():
-            env.get_object(name).object_properties["vis_site_names"] = copy.deepcopy(sites)
-        for robot in env.robots:
-            robot.gripper.current_action = np.zeros(robot.gripper.dof)
+        self._restore_compiled()
         env.object_property_initializers = self._initializers * loads
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)  # stock: after compiling

@@ -133,7 +133,7 @@ class Simulator:
             if known is not None and not self._table_holds(known):
                 known, self.table_matches = None, False
         if known is None or len(known.points) < count:
-            known = replay_resets(self.scene, seed, count)
+            known = replay_resets(self.scene, seed, max(count, self.protocol.episodes_per_task))
         self._resets[seed] = known
         return known
 
@@ -262,7 +262,7 @@ class Simulator:
         current = self._model.site_rgba.copy()
         self._model.site_rgba[:] = self.sampled.sites_rgba  # a burner may have been lit since
         for row, camera in enumerate(cameras):
-            images[row] = self._renderer.render(camera, "raw")
+            images[row] = self._renderer.render(camera)
         self._model.site_rgba[:] = current
         self.times.render_s += time.perf_counter() - started
         return images

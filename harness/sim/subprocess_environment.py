@@ -16,6 +16,8 @@ def package_environment() -> dict[str, str]:
     An installed package is found without; site-packages on PYTHONPATH would come before the standard library.
     """
     environment = dict(os.environ)
+    # robosuite reads it as an index of EGL devices, which it is not; a worker computes nothing on a GPU.
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
     if str(PACKAGE_ROOT) in (*site.getsitepackages(), site.getusersitepackages()):
         return environment
     known = environment.get("PYTHONPATH", "")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode, Stop
+from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
 from harness.rollout.shared_images import ImageSlots
 from harness.sim.gl import Backend, GlError, explain, prepare
 from harness.sim.settings import RolloutSettings
@@ -37,6 +37,10 @@ class WorkerSetup:
     image_shape: tuple[int, ...]
     """(slots, cameras, H, W, 3)"""
     image_descriptor: int
+
+
+class _ParentGoneError(Exception):
+    """The parent closed the connection in the middle of an episode."""
 
 
 def _die_with_parent() -> None:
@@ -77,29 +81,33 @@ def serve(connection: Connection) -> None:
     def query(observation: Observation) -> ActionChunk:
         slots.images[setup.slot] = observation.images
         connection.send(Query(proprio=observation.proprio, instruction=observation.instruction, step=observation.step))
-        answer = connection.recv()
-        if isinstance(answer, Stop):
-            raise EOFError
+        try:
+            answer = connection.recv()
+        except (EOFError, OSError) as error:
+            raise _ParentGoneError from error
         assert isinstance(answer, Chunk)
         return ActionChunk(actions=answer.actions)
 
     connection.send(Ready(renderer=renderer))
-    while isinstance(message := connection.recv(), RunEpisode):
+    while True:
+        message = connection.recv()
+        assert isinstance(message, RunEpisode)
         connection.send(_run(runner, message, query))
 
 
 def _run(runner: EpisodeRunner, message: RunEpisode, query: object) -> Done | Failed:
     from harness.sim.episode import WorkerPolicyError
+    from harness.sim.simulator import SimulatorError
 
     try:
         return Done(record=runner.run(message.spec, message.attempt, query))  # type: ignore[arg-type]
-    except EOFError:
+    except _ParentGoneError:
         raise
     except WorkerPolicyError:
-        return Failed(error=traceback.format_exc(), policy_fault=True)
-    except Exception:
+        return Failed(error=traceback.format_exc(), kind="policy")
+    except Exception as error:
         runner.close()  # whatever state it is in, the next episode starts from a fresh one
-        return Failed(error=traceback.format_exc(), policy_fault=False)
+        return Failed(error=traceback.format_exc(), kind="simulation" if isinstance(error, SimulatorError) else "other")
 
 
 def main() -> None:
@@ -107,7 +115,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _die_with_parent()
     connection = Connection(int(sys.argv[1]))
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone: nobody to tell
+    with contextlib.suppress(_ParentGoneError, EOFError, BrokenPipeError, ConnectionResetError):  # nobody to tell
         serve(connection)
     sys.stderr.flush()
     os._exit(0)  # GL's exit handlers print errors that mean nothing

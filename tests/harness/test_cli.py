@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from rich.console import Console
 from harness.arguments import EvalArguments
 from harness.cli import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, run
 from results.run_directory import RunDirectory
+from results.trace import read_trace, write_trace
 from tasks.interface import OpenLoopSpec, TemporalEnsembleSpec
 
 ROOT = Path(__file__).parents[2]
@@ -72,13 +74,31 @@ def command(*flags: str, cwd: Path, environment: dict[str, str] | None = None) -
             {"suite": ("libero_spatial",), "policy": "replay:/nothing"},
             "expected a run directory or a .hdf5 file, there is nothing",
         ),
-        ({"suite": ("libero_spatial",), "checkpoint": Path("x")}, "the scripted expert loads none"),
+        ({"suite": ("libero_spatial",), "checkpoint": Path(__file__)}, "the scripted expert loads none"),
         ({"suite": ("libero_goal",)}, "the scripted expert cannot do libero_goal/00"),
         ({"suite": ("libero_spatial",), "workers": "many"}, "--workers: expected auto or a number from 0 up"),
         (
             {"suite": ("libero_spatial",), "policy": "zero", "ensemble": "temporal", "execute_steps": 3},
             "--execute-steps is for open loop",
         ),
+        (
+            {"suite": ("libero_spatial",), "policy": "zero", "query_every": 3},
+            "--query-every are for --ensemble temporal",
+        ),
+        ({"suite": ("libero_spatial",), "execute_steps": 3}, "do not apply: the expert decides on every action anew"),
+        (
+            {"policy": "replay:/nothing", "ensemble": "temporal"},
+            "do not apply: a replay executes every recorded action",
+        ),
+        (
+            {
+                "suite": ("libero_spatial",),
+                "policy": "harness.policies.simple:ZeroPolicy",
+                "checkpoint": Path("/nothing"),
+            },
+            "no checkpoint at /nothing",
+        ),
+        ({"list": True, "suite": ("nonsense",)}, "unknown suite 'nonsense'"),
     ],
 )
 def test_wrong_input_is_explained_before_anything_runs(
@@ -226,6 +246,15 @@ def test_a_run_and_its_replay(tmp_path: Path) -> None:
     assert status == EXIT_OK
     assert "Replay: 1 of 1 final states" in output
 
+    # A recording that cannot be reproduced is reported, not broken off.
+    for record in first.records():
+        trace = read_trace(first.path / record.trace)
+        write_trace(first.path / record.trace, dataclasses.replace(trace, actions=trace.actions[:40]))
+    status, output, _ = call(tmp_path, policy=f"replay:{first.path}", output_dir=tmp_path / "tampered")
+    assert status == EXIT_INCOMPLETE
+    assert "Replay: 0 of 2 final states" in output
+    assert "differs: libero_spatial/08/00/r0" in output
+
 
 @pytest.mark.sim
 @pytest.mark.parametrize("policy", ["zero", "random"])
@@ -320,6 +349,7 @@ def test_ensemble_flags() -> None:
     assert EvalArguments().ensemble_spec(recommended) == recommended
     assert EvalArguments(ensemble="open-loop").ensemble_spec(recommended) == OpenLoopSpec()
     assert EvalArguments(execute_steps=5).ensemble_spec(recommended) == OpenLoopSpec(execute_steps=5)
+    assert EvalArguments(ensemble="temporal").ensemble_spec(OpenLoopSpec()) == TemporalEnsembleSpec()
     temporal = EvalArguments(ensemble="temporal", ensemble_decay=0.1, query_every=2)
     assert temporal.ensemble_spec(OpenLoopSpec()) == TemporalEnsembleSpec(decay=0.1, query_every=2)
 

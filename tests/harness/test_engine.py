@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -43,6 +44,7 @@ def run(
     max_errors: int = 10,
     meanwhile: Callable[[Engine], None] | None = None,
     worker_policy: str = "",
+    workers: int = 1,
 ) -> tuple[RunEnd, list[EpisodeRecord]]:
     records: list[EpisodeRecord] = []
     engine = Engine(
@@ -50,7 +52,7 @@ def run(
         settings=settings(run_dir, worker_policy),
         image_size_px=256,
         backend="osmesa",
-        workers=1,
+        workers=workers,
         limits=EngineLimits(worker_timeout_s=timeout_s, max_errors=max_errors),
         on_record=records.append,
     )
@@ -134,6 +136,22 @@ class TestFaults:
         assert end.reason == "completed"
         assert (records[0].outcome, records[0].attempt) == (Outcome.ERROR, 3)
         assert "NotADirectoryError" in records[0].error or "FileExistsError" in records[0].error
+
+    def test_a_slow_policy_is_not_blamed_on_the_workers(self, tmp_path: Path) -> None:
+        """While one batch is computed, another worker's query waits: that worker has answered and owes nothing."""
+        policy = Harming(lambda: time.sleep(14), calls=[3])
+        end, records = run(policy, tmp_path, timeout_s=12.0, workers=2)
+        assert end.reason == "completed"
+        assert [r.attempt for r in records] == [1, 1]
+
+    def test_an_episode_that_cannot_be_simulated_is_not_tried_again(self, tmp_path: Path) -> None:
+        file = tmp_path / "short.pruned_init.npz"
+        np.savez_compressed(file, states=np.zeros((50, 3)))
+        broken = dataclasses.replace(SPECS[0], task=dataclasses.replace(SPECS[0].task, init_states_file=file))
+        end, records = run(ZeroPolicy(), tmp_path, specs=[broken])
+        assert end.reason == "completed"
+        assert (records[0].outcome, records[0].attempt) == (Outcome.ERROR, 1)
+        assert "an init state has 3 numbers, the model needs 92" in records[0].error
 
     def test_a_policy_that_raises_ends_the_run_after_saving(self, tmp_path: Path) -> None:
         class Fragile(BlindPolicy):

@@ -58,6 +58,12 @@ def test_temporal_ensembling_equals_its_slow_definition(decay: float, length: in
     assert queries == list(range(0, 60, query_every))
 
 
+@pytest.mark.parametrize("decay", [-100.0, 1e6])
+def test_extreme_decays_stay_finite(decay: float) -> None:
+    actions, _ = roll(make_ensembler(TemporalEnsembleSpec(decay=decay)), 30, 20)
+    assert np.isfinite(actions).all()
+
+
 def test_the_oldest_chunk_weighs_most() -> None:
     ensembler = make_ensembler(TemporalEnsembleSpec(decay=1.0, query_every=1))
     ensembler.push(ActionChunk(actions=np.full((4, 7), 1.0)), 0)

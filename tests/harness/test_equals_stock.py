@@ -5,9 +5,14 @@ One task of each main suite here; `scripts/equals_stock.py` does all forty.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from tasks.interface import Official
+from harness.sim.settings import RolloutSettings
+from results.trace import read_trace
+from tasks.interface import Official, OpenLoopSpec, Outcome
 from tasks.plan import make_episode
 from tasks.protocols import openvla
 from tasks.suites import load_suite
@@ -47,3 +52,37 @@ def test_one_hundred_steps_equal_stock(suite: str, index: int) -> None:
     assert simulator.table_matches
     stock.close()
     simulator.close()
+
+
+@pytest.mark.sim
+def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path) -> None:
+    """The expert's actions, played through stock LIBERO: equal at every step, up to the goal."""
+    from harness.sim.episode import EpisodeRunner
+    from tests.harness.stock import StockLoop
+
+    task, protocol = load_suite("libero_spatial")[5], openvla()
+    settings = RolloutSettings(
+        protocol="openvla",
+        cameras=(),
+        image_convention="raw",
+        ensemble=OpenLoopSpec(),
+        worker_policy="expert",
+        run_dir=tmp_path,
+    )
+    runner = EpisodeRunner(settings)
+    record = runner.run(make_episode(task, Official(index=0), protocol), 1, lambda _: None)  # type: ignore[arg-type,return-value]
+    runner.close()
+    assert record.outcome is Outcome.SUCCESS
+    trace = read_trace(tmp_path / record.trace)
+    ours = np.concatenate([trace.time_s[:, None], trace.qpos, trace.qvel], axis=1)
+
+    stock = StockLoop(task, protocol)
+    stock.reset()
+    np.testing.assert_array_equal(stock.begin(0).state, ours[0])
+    successes = []
+    for step, action in enumerate(trace.actions, start=1):
+        seen = stock.step(action)
+        np.testing.assert_array_equal(seen.state, ours[step], err_msg=f"step {step}")
+        successes.append(seen.success)
+    stock.close()
+    assert successes == [False] * (record.steps - 1) + [True]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness import machine
 from harness.machine import parse_workers
 
 
-@pytest.mark.parametrize(("cores", "gib", "expected"), [(16, 100.0, 16), (16, 4.5, 4), (2, 0.2, 1), (1, 24.0, 1)])
+@pytest.mark.parametrize(("cores", "gib", "expected"), [(16, 100.0, 16), (16, 9.5, 4), (2, 0.2, 1), (1, 24.0, 1)])
 def test_auto_goes_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, gib: float, expected: int) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     monkeypatch.setattr(machine, "available_bytes", lambda: gib * 2**30)
@@ -21,6 +23,16 @@ def test_a_number_is_taken_as_it_is() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="--workers: expected auto or a number from 0 up"):
         parse_workers(text)
+
+
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "max").write_text("3000000000\n")
+    (tmp_path / "used").write_text("1000000000\n")
+    monkeypatch.setattr(machine, "_CGROUP_LIMIT", tmp_path / "max")
+    monkeypatch.setattr(machine, "_CGROUP_USED", tmp_path / "used")
+    assert machine.available_bytes() <= 2e9
+    (tmp_path / "max").write_text("max\n")
+    assert machine.available_bytes() == machine._free_in_machine()
 
 
 def test_this_machine() -> None:

@@ -139,6 +139,14 @@ def test_an_import_error_inside_the_users_module_is_shown_as_it_is(
         make_policy("my_policies_c:make", checkpoint=None, seed=0)
 
 
+def test_a_factory_that_raises_shows_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_module(tmp_path, monkeypatch, "my_policies_d", "def make():\n    return {}['weights']\n")
+    with pytest.raises(
+        PolicyNameError, match=r"my_policies_d:make raised KeyError: 'weights'\n(.|\n)*my_policies_d.py"
+    ):
+        make_policy("my_policies_d:make", checkpoint=None, seed=0)
+
+
 def test_a_checkpoint_for_a_policy_without_one() -> None:
     with pytest.raises(PolicyNameError, match="--checkpoint is for policies that load one; the policy 'zero' does not"):
         make_policy("zero", checkpoint=Path("x"), seed=0)

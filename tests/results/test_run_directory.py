@@ -42,6 +42,18 @@ def test_another_run_in_the_folder_is_refused_and_kept(tmp_path: Path) -> None:
     assert len(run.records()) == 1
 
 
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path) -> None:
+    first, second = RunDirectory.reserve(tmp_path), RunDirectory.reserve(tmp_path)
+    first.begin(manifest())
+    with pytest.raises(RunDirectoryError, match="another run began in .* just now"):
+        second.begin(manifest())
+
+
+def test_a_run_that_never_started_leaves_the_folder_free(tmp_path: Path) -> None:
+    begin(tmp_path).abandon()
+    begin(tmp_path)
+
+
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunDirectoryError, match=r"cannot write to the output directory .*file/run: Not a directory"):

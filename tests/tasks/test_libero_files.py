@@ -25,6 +25,18 @@ def test_the_users_own_paths_are_used(tmp_path: Path, monkeypatch: pytest.Monkey
     assert libero_files.init_states_root.__wrapped__() == Path("/elsewhere/init")
 
 
+def test_an_original_liberos_settings_are_for_an_original_libero_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".libero").mkdir()
+    (tmp_path / ".libero" / "config.yaml").write_text("bddl_files: /original/bddl\n")
+    monkeypatch.delenv("LIBERO_CONFIG_PATH", raising=False)
+    monkeypatch.setattr(libero_files.Path, "home", lambda: tmp_path)
+    assert libero_files.bddl_root.__wrapped__() == libero_files.package_root() / "bddl_files"
+    monkeypatch.setattr(libero_files, "_is_libero_pro", lambda: False)
+    assert libero_files.bddl_root.__wrapped__() == Path("/original/bddl")
+
+
 def test_a_broken_config_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.yaml").write_text("- a\n- list\n")
     monkeypatch.setenv("LIBERO_CONFIG_PATH", str(tmp_path))

@@ -13,10 +13,11 @@ from tests.examples import episode, task
 
 
 def test_ids_are_fixed_and_unique() -> None:
-    plan = plan_official([task(0), task(3)], openvla(), episodes=2, repeats=2)
+    plan = plan_official([task(0), task(3)], openvla(), episodes=2)
     assert [e.episode_id for e in plan.episodes] == [
-        f"libero_spatial/{t}/{i}/r{r}" for t in ("00", "03") for i in ("00", "01") for r in (0, 1)
+        f"libero_spatial/{t}/{i}/r0" for t in ("00", "03") for i in ("00", "01")
     ]
+    assert episode(0, 7, repeat=2).episode_id == "libero_spatial/00/07/r2"
     assert episode(init=Sampled(seed=5)).episode_id == "libero_spatial/00/s5/r0"
     assert episode(init=Recorded(file=Path("/a/b.hdf5"), demo="demo_3")).episode_id == "libero_spatial/00/b.demo_3/r0"
 
@@ -55,8 +56,10 @@ def test_an_unknown_episode_names_the_nearest() -> None:
         plan.only(["libero_spatial/0/01/r0"])
 
 
-def test_too_many_episodes_suggest_repeats() -> None:
-    with pytest.raises(ValueError, match=r"libero_spatial/00 has 50 official init states, 60 episodes.*--repeats"):
+def test_too_many_episodes_name_the_limit() -> None:
+    with pytest.raises(
+        ValueError, match=r"libero_spatial/00 has 50 official init states, 60 episodes.*--episodes 50 runs them all"
+    ):
         plan_official([task()], openvla(), episodes=60)
     with pytest.raises(ValueError, match="expected at least one episode"):
         plan_official([task()], openvla(), episodes=0)

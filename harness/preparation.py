@@ -1,0 +1,194 @@
+"""Everything `vla-eval` decides and checks before the first episode."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.arguments import EvalArguments
+from harness.expert.pick_and_place import check_supported
+from harness.machine import parse_workers
+from harness.policies.factory import PolicyNameError, make_policy
+from harness.policies.replay import Recording, ReplayPolicy, load_recording
+from harness.sim.gl import Backend, choose_backend
+from harness.sim.settings import RolloutSettings
+from harness.sim.subprocess_environment import PACKAGE_ROOT
+from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name, path_sha256
+from results.run_directory import RunDirectory
+from tasks.interface import EnsembleSpec, OpenLoopSpec, Policy, PolicyNeeds
+from tasks.plan import Plan, plan_official
+from tasks.protocols import find_protocol
+from tasks.suites import SUITES, UnknownTaskError, select_tasks
+
+PRIVILEGED_NEEDS = PolicyNeeds(cameras=(), image_convention=None, batch_size=1, ensemble=OpenLoopSpec())
+REPLAY = "replay:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A run, ready to go."""
+
+    plan: Plan
+    policy: Policy | None
+    """None: a worker policy."""
+    needs: PolicyNeeds
+    recording: Recording | None
+    backend: Backend
+    renderer: str
+    workers: int
+    settings: RolloutSettings
+    run: RunDirectory
+    manifest: RunManifest
+
+
+def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
+    """Decide everything and check every input, the cheap things first: loading a policy may take minutes.
+
+    Raises:
+        ValueError: an input is wrong; the message says which and what to do.
+        FileNotFoundError: there is no such checkpoint.
+        GlError: images are needed and cannot be rendered.
+    """
+    workers = parse_workers(arguments.workers)
+    recording = _recording(arguments)
+    plan = _plan(arguments, recording)
+    checkpoint_sha256 = path_sha256(arguments.checkpoint) if arguments.checkpoint else ""
+    run_dir = RunDirectory.reserve(arguments.output_dir or default_run_dir(arguments, plan))
+    policy = _policy(arguments, recording)
+    needs = policy.needs if policy is not None else PRIVILEGED_NEEDS
+    ensemble = arguments.ensemble_spec(needs.ensemble)
+    backend: Backend = "osmesa"
+    renderer = "nothing rendered"
+    if needs.cameras:
+        backend, device = choose_backend(arguments.mujoco_gl)
+        renderer = f"{backend}: {device}"
+    settings = RolloutSettings(
+        protocol=plan.protocol.name,
+        cameras=needs.cameras,
+        image_convention=needs.image_convention or plan.protocol.image_convention,
+        ensemble=ensemble,
+        worker_policy="expert" if policy is None else "",
+        run_dir=run_dir.path.resolve(),
+    )
+    return Evaluation(
+        plan=plan,
+        policy=policy,
+        needs=needs,
+        recording=recording,
+        backend=backend,
+        renderer=renderer,
+        workers=workers,
+        settings=settings,
+        run=run_dir,
+        manifest=_manifest(
+            arguments,
+            plan=plan,
+            policy=policy,
+            ensemble=ensemble,
+            renderer=renderer,
+            checkpoint_sha256=checkpoint_sha256,
+        ),
+    )
+
+
+def default_run_dir(arguments: EvalArguments, plan: Plan) -> Path:
+    """runs/DATE-TIME-SUITE-POLICY below the working directory."""
+    suites = dict.fromkeys(spec.task.suite for spec in plan.episodes)
+    policy = "replay" if arguments.policy.startswith(REPLAY) else arguments.policy.replace(":", "-")
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{stamp}-{'+'.join(suites)}-{policy}"
+
+
+def _recording(arguments: EvalArguments) -> Recording | None:
+    """What `--policy replay:PATH` replays."""
+    if not arguments.policy.startswith(REPLAY):
+        return None
+    arguments.refuse_execution_flags("a replay executes every recorded action")
+    if arguments.checkpoint is not None:
+        raise PolicyNameError("--checkpoint does not apply: a replay takes its actions from the recording")
+    path = Path(arguments.policy.removeprefix(REPLAY))
+    return load_recording(path, find_protocol(arguments.protocol), arguments.suite)
+
+
+def _plan(arguments: EvalArguments, recording: Recording | None) -> Plan:
+    if recording is not None:
+        plan = _restrict(recording.plan, arguments)
+    else:
+        suites = dict.fromkeys(arguments.suite or [episode_id.split("/")[0] for episode_id in arguments.only])
+        if not suites:
+            raise UnknownTaskError(
+                f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}"
+            )
+        tasks = [task for suite in suites for task in select_tasks(suite, arguments.tasks)]
+        plan = plan_official(tasks, find_protocol(arguments.protocol), episodes=arguments.episodes)
+    return plan.only(arguments.only) if arguments.only else plan
+
+
+def _restrict(plan: Plan, arguments: EvalArguments) -> Plan:
+    """The recorded episodes that the flags name."""
+    chosen = {
+        (task.suite, task.index)
+        for suite in arguments.suite or {spec.task.suite for spec in plan.episodes}
+        for task in select_tasks(suite, arguments.tasks)
+    }
+    counts: Counter[str] = Counter()
+    episodes = []
+    for spec in plan.episodes:
+        counts[str(spec.task)] += 1
+        within = arguments.episodes is None or counts[str(spec.task)] <= arguments.episodes
+        if (spec.task.suite, spec.task.index) in chosen and within:
+            episodes.append(spec)
+    if not episodes:
+        raise UnknownTaskError("the recording has no episode of the suites and tasks asked for")
+    return Plan(protocol=plan.protocol, episodes=tuple(episodes))
+
+
+def _policy(arguments: EvalArguments, recording: Recording | None) -> Policy | None:
+    """The policy; None for the expert, which runs inside the workers."""
+    if recording is not None:
+        return ReplayPolicy(recording.actions)
+    if arguments.policy != "expert":
+        return make_policy(arguments.policy, checkpoint=arguments.checkpoint, seed=arguments.seed)
+    arguments.refuse_execution_flags("the expert decides on every action anew")
+    if arguments.checkpoint is not None:
+        raise PolicyNameError(
+            "--checkpoint needs a --policy that loads it, as module:name; the scripted expert loads none"
+        )
+    for suite in dict.fromkeys(arguments.suite or [episode_id.split("/")[0] for episode_id in arguments.only]):
+        for task in select_tasks(suite, arguments.tasks):
+            check_supported(task)
+    return None
+
+
+def _manifest(
+    arguments: EvalArguments,
+    *,
+    plan: Plan,
+    policy: Policy | None,
+    ensemble: EnsembleSpec,
+    renderer: str,
+    checkpoint_sha256: str,
+) -> RunManifest:
+    return RunManifest(
+        version=MANIFEST_VERSION,
+        plan_sha256=plan.sha256,
+        planned_episodes=dict(Counter(str(spec.task) for spec in plan.episodes)),
+        protocol=asdict(plan.protocol),
+        instructions={str(spec.task): plan.protocol.instruction(spec.task) for spec in plan.episodes},
+        policy=arguments.policy,
+        checkpoint=str(arguments.checkpoint or ""),
+        checkpoint_sha256=checkpoint_sha256,
+        dtype=str(getattr(policy, "dtype", "not stated")),
+        ensemble="one action per step" if policy is None else str(ensemble),
+        seed=arguments.seed,
+        batch_size=policy.needs.batch_size if policy is not None else 1,
+        versions=installed_versions(),
+        renderer=renderer,
+        git_revision=git_revision(PACKAGE_ROOT),
+        command_line=sys.argv,
+        machine=machine_name(),
+        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
