@@ -106,14 +106,19 @@ class Scene:
         robosuite_root = os.path.dirname(robosuite.__file__)
         roots = {"/robosuite/models/": f"{robosuite_root}/models", "/assets/": str(self.env.custom_asset_dir)}
         self.env.close()
-        self.env.deterministic_reset = True
         self.env._initialize_sim(relocate_files(xml, roots))
+        self._deterministic_reset()
+
+    def _deterministic_reset(self) -> None:
+        """robosuite's reset of a model from XML: controllers anew, nothing sampled."""
+        self.env.deterministic_reset = True
         self.env.reset()
         self.env.deterministic_reset = False
 
     def reset_recorded(self) -> None:
-        """Zero all data, as robosuite does before it plays a demonstration back in a fresh environment."""
+        """As robosuite does in a fresh environment before it plays a demonstration back: reset, then zero all data."""
         self._restore_compiled()
+        self._deterministic_reset()
         mujoco.mj_resetData(self.model, self.data)
 
     def _restore_compiled(self) -> None:
