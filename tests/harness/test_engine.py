@@ -139,8 +139,8 @@ class TestFaults:
 
     def test_a_slow_policy_is_not_blamed_on_the_workers(self, tmp_path: Path) -> None:
         """While one batch is computed, another worker's query waits: that worker has answered and owes nothing."""
-        policy = Harming(lambda: time.sleep(14), calls=[3])
-        end, records = run(policy, tmp_path, timeout_s=12.0, workers=2)
+        policy = Harming(lambda: time.sleep(27), calls=[3])
+        end, records = run(policy, tmp_path, timeout_s=25.0, workers=2)
         assert end.reason == "completed"
         assert [r.attempt for r in records] == [1, 1]
 
