@@ -48,8 +48,7 @@ def run(arguments: EvalArguments, console: Console, errors: Console) -> int:
         evaluation = prepare_evaluation(arguments)
         evaluation.run.begin(evaluation.manifest)
     except (ValueError, OSError, GlError, subprocess.TimeoutExpired) as error:
-        errors.print(f"[bold red]vla-eval:[/bold red] {type(error).__name__}", highlight=False)
-        errors.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        errors.print(f"vla-eval: {error}", highlight=False, markup=False, soft_wrap=True)
         return EXIT_USAGE
     return evaluate(evaluation, arguments, console, errors)
 

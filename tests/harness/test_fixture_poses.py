@@ -45,7 +45,7 @@ def test_how_many_tasks_have_moving_fixtures(suite: str, moving: int) -> None:
 
 
 def test_every_reset_of_an_open_drawer_draws_once_more() -> None:
-    """Design, fact 3: stock never clears the list of initializers, so the draws per reset grow."""
+    """Stock never clears the list of initializers, so the draws per reset grow."""
     known = shipped_table().resets(load_suite("libero_spatial")[4], 0)
     assert known is not None
     words = np.diff([point.words for point in known.points])

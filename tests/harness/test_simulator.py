@@ -103,7 +103,7 @@ def test_actions_beyond_the_range_act_as_clipped_ones(simulator: object) -> None
 
 
 def test_proprioception_keeps_robosuites_axis_angle(simulator: object) -> None:
-    """No antipodal flip: the angle may exceed π (design, fact 7)."""
+    """No antipodal flip: the angle may exceed π."""
     from harness.sim.simulator import Simulator
 
     assert isinstance(simulator, Simulator)
