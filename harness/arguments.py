@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from results.video import VideoChoice
 from tasks.interface import EnsembleSpec, OpenLoopSpec, TemporalEnsembleSpec
 
 
@@ -25,8 +26,8 @@ class EvalArguments:
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
     policy: str = "expert"
-    """expert (scripted, libero_spatial), zero, random, replay:PATH (a run directory or a LIBERO HDF5 file), or a
-    Python factory as module:name."""
+    """expert (scripted, libero_spatial), zero, random, replay:PATH (a run directory or a LIBERO HDF5 file), a server that
+    speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
     checkpoint: Path | None = None
     """A file or folder, handed to the policy's factory."""
     protocol: str = "openvla"
@@ -47,8 +48,24 @@ class EvalArguments:
     """Stop when more episodes than this ended in an error."""
     worker_timeout_s: float = 300.0
     """Replace a worker that gives no answer for this long."""
+    server_timeout_s: float = 300.0
+    """A policy server: longest wait for a reply, or for a server that went away to come back."""
     output_dir: Path | None = None
-    """The run's folder. Default: runs/DATE-TIME-SUITE-POLICY."""
+    """The run's folder. Default: runs/DATE-TIME-SUITE-POLICY. The same command on the same folder resumes the run."""
+    retry_errors: bool = True
+    """When resuming, run episodes that ended in an error again."""
+    shard: str = ""
+    """Run the i-th of n parts of the plan, as i/n, each with an --output-dir of its own; --merge joins them."""
+    merge: tuple[Path, ...] = ()
+    """Join the folders of all shards into --output-dir, and exit."""
+    videos: VideoChoice = "some"
+    """Videos to render after the run, from the traces. some: two failures and one success per task."""
+    video_size: int = 256
+    """Height and width of each camera's picture in a video, in pixels."""
+    video_view: Literal["true", "policy"] = "true"
+    """true: as a person at the camera sees it. policy: the observations as the policy got them."""
+    render: Path | None = None
+    """Render videos of this finished run, --only those named or those --videos says, and exit."""
     mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
     """How images are rendered. auto: EGL on a GPU, else in software."""
     list: bool = False

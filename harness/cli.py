@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import os
+import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,40 +19,70 @@ from harness.arguments import EvalArguments
 from harness.policies.replay import Recording, unequal_final_states
 from harness.preparation import Evaluation, prepare_evaluation
 from harness.progress import RunProgress
-from harness.rollout.engine import Engine, EngineLimits, RecordingError, RunEnd
+from harness.rollout.engine import Engine, EngineLimits, Incident, RecordingError, RunEnd
 from harness.rollout.in_process import run_in_process
+from harness.rollout.video_pool import VideoPoolError
 from harness.sim.gl import GlError, set_environment
+from harness.terminal import Terminal
+from harness.videos import render_run, videos_after_run
 from results.manifest import RunManifest
+from results.merge import merge_shards
 from results.run_directory import RunDirectory
 from results.summary import write_summary
-from results.table import print_results
-from tasks.interface import EpisodeRecord
+from results.table import print_incidents, print_results
+from tasks.interface import EpisodeRecord, EpisodeSpec
 from tasks.suites import SUITES, load_suite
 
+USER_ERRORS = (ValueError, OSError, GlError, VideoPoolError, subprocess.TimeoutExpired)
+"""What is said in a line or two, without a traceback."""
 EXIT_OK, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def main() -> None:
     """The console command."""
-    sys.exit(run(tyro.cli(EvalArguments, prog="vla-eval"), Console(), Console(stderr=True)))
+    terminal = Terminal(out=Console(), errors=Console(stderr=True))
+    sys.exit(run(tyro.cli(EvalArguments, prog="vla-eval"), terminal))
 
 
-def run(arguments: EvalArguments, console: Console, errors: Console) -> int:
+def run(arguments: EvalArguments, terminal: Terminal) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0; 1 where an episode has no result or a replay differs; 2 for wrong input; 130 for Ctrl-C.
+        The exit status: 0; 1 where an episode or video is missing or a replay differs; 2 for wrong input; 130 for Ctrl-C.
     """
-    try:
-        if arguments.list:
-            list_suites(console, arguments.suite)
-            return EXIT_OK
-        evaluation = prepare_evaluation(arguments)
-        evaluation.run.begin(evaluation.manifest)
-    except (ValueError, OSError, GlError, subprocess.TimeoutExpired) as error:
-        errors.print(f"vla-eval: {error}", highlight=False, markup=False, soft_wrap=True)
-        return EXIT_USAGE
-    return evaluate(evaluation, arguments, console, errors)
+    with contextlib.ExitStack() as stack:
+        try:
+            if arguments.list or arguments.merge or arguments.render is not None:
+                return without_rollout(arguments, terminal)
+            evaluation = prepare_evaluation(arguments)
+            stack.callback(evaluation.close)
+            kept = begin(evaluation, arguments)
+        except USER_ERRORS as error:
+            terminal.complain(f"vla-eval: {error}")
+            return EXIT_USAGE
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        return evaluate(evaluation, kept, arguments, terminal)
+
+
+def without_rollout(arguments: EvalArguments, terminal: Terminal) -> int:
+    """`--list`, `--merge` and `--render`: returns the exit status."""
+    if arguments.list:
+        list_suites(terminal.out, arguments.suite)
+        return EXIT_OK
+    if arguments.merge:
+        return merge(arguments, terminal)
+    return EXIT_INCOMPLETE if render_run(arguments, terminal).failed else EXIT_OK
+
+
+def merge(arguments: EvalArguments, terminal: Terminal) -> int:
+    """`vla-eval --merge`: returns the exit status."""
+    target = arguments.output_dir or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-merged"
+    manifest, records, wall_s = merge_shards(arguments.merge, target)
+    print_results(terminal.out, manifest, records, wall_s)
+    terminal.say(f"Merged: {target}")
+    planned = sum(manifest.planned_episodes.values())
+    return EXIT_OK if len(records) == planned and not any(r.error for r in records) else EXIT_INCOMPLETE
 
 
 def list_suites(console: Console, suites: Sequence[str]) -> None:
@@ -70,60 +102,124 @@ def list_suites(console: Console, suites: Sequence[str]) -> None:
         console.print("`vla-eval --list --suite NAME` shows a suite's tasks.")
 
 
-def evaluate(evaluation: Evaluation, arguments: EvalArguments, console: Console, errors: Console) -> int:
-    """Run the plan, print and write the results; returns the exit status."""
-    run_dir, plan = evaluation.run, evaluation.plan
-    console.print(
-        f"{len(plan.episodes)} episodes of {len(evaluation.manifest.planned_episodes)} tasks, "
-        f"protocol {plan.protocol.name}, {evaluation.workers or 'no'} workers, {evaluation.renderer} → {run_dir.path}",
-        highlight=False,
-        soft_wrap=True,
+def begin(evaluation: Evaluation, arguments: EvalArguments) -> list[EpisodeRecord]:
+    """Make the output directory this run's, or resume the run in it; the episodes that need not be run again.
+
+    Raises:
+        ValueError: the directory holds another run, or is damaged.
+        OSError: it cannot be written.
+    """
+    run_dir, manifest = evaluation.run, evaluation.manifest
+    run_dir.begin(manifest)
+    kept = [record for record in run_dir.records() if not (record.error and arguments.retry_errors)]
+    run_dir.log.write(
+        "session_started",
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        machine=manifest.machine,
+        git_revision=manifest.git_revision,
+        command_line=sys.argv,
+        workers=evaluation.workers,
+        episodes_finished=len(kept),
     )
-    started = time.monotonic()
-    records: list[EpisodeRecord] = []
-    progress = RunProgress(console, len(plan.episodes))
+    return kept
 
-    def on_record(record: EpisodeRecord) -> None:
-        try:
-            run_dir.append(record)
-        except OSError as error:
-            raise RecordingError(
-                f"cannot write {run_dir.path}: {error.strerror or error}. Free some space there."
-            ) from error
-        records.append(record)
-        progress.add(record)
 
+def evaluate(
+    evaluation: Evaluation, kept: Sequence[EpisodeRecord], arguments: EvalArguments, terminal: Terminal
+) -> int:
+    """Run what is left of the plan, print and write the results, render videos; returns the exit status."""
+    run_dir, plan = evaluation.run, evaluation.plan
+    records = {record.spec.episode_id: record for record in kept}
+    todo = [spec for spec in plan.episodes if spec.episode_id not in records]
+    _announce(terminal, evaluation, len(kept))
+    end = RunEnd(reason="interrupted", detail="")
     try:
-        with progress:
-            end = _roll_out(evaluation, arguments, on_record)
+        with RunProgress(terminal.out, len(plan.episodes), kept) as progress:
+
+            def on_record(record: EpisodeRecord) -> None:
+                _keep(run_dir, record)
+                records[record.spec.episode_id] = record
+                progress.add(record)
+
+            end = _roll_out(evaluation, todo, arguments, on_record)
     finally:
-        wall_s = time.monotonic() - started
-        _try_to_summarise(errors, run_dir, evaluation.manifest, records, wall_s)
-        print_results(console, evaluation.manifest, records, wall_s)
-    _print_errors(errors, records, end)
-    if end.reason == "cannot_start" and not records:
+        results = list(records.values())
+        _conclude(run_dir, evaluation.manifest, results, end, terminal)
+    _print_errors(terminal, [record for record in results if record not in kept], end)
+    if end.reason == "cannot_start" and not results:
         run_dir.abandon()
         return EXIT_USAGE
     replay_is_equal = evaluation.recording is None or _print_replay(
-        console, evaluation.recording, records, run_dir.path
+        terminal, evaluation.recording, results, run_dir.path
     )
-    console.print(f"Episodes, traces and summary: {run_dir.path}", highlight=False, soft_wrap=True)
-    if end.reason == "interrupted":
-        return EXIT_INTERRUPTED
-    complete = len(records) == len(plan.episodes) and not any(record.error for record in records)
-    return EXIT_OK if complete and replay_is_equal else EXIT_INCOMPLETE
+    complete = len(results) == len(plan.episodes) and not any(record.error for record in results)
+    status = EXIT_OK if complete and replay_is_equal else EXIT_INCOMPLETE
+    interrupted = end.reason == "interrupted"
+    status = EXIT_INTERRUPTED if interrupted else _videos(evaluation, results, arguments, terminal) or status
+    terminal.say(f"Episodes, traces, videos and summary: {run_dir.path}")
+    if not complete:
+        terminal.say(f"To go on: the same command with --output-dir {run_dir.path}")
+    return status
 
 
-def _roll_out(evaluation: Evaluation, arguments: EvalArguments, on_record: Callable[[EpisodeRecord], None]) -> RunEnd:
+def _announce(terminal: Terminal, evaluation: Evaluation, finished: int) -> None:
+    plan, manifest = evaluation.plan, evaluation.manifest
+    shard = f" (shard {manifest.shard})" if manifest.shard else ""
+    terminal.say(
+        f"{len(plan.episodes)} episodes of {len(manifest.planned_episodes)} tasks{shard}, protocol {plan.protocol.name}, "
+        f"{evaluation.workers or 'no'} workers, {evaluation.renderer} → {evaluation.run.path}"
+    )
+    if finished:
+        terminal.say(f"Resuming: {finished} are finished, {len(plan.episodes) - finished} are left to run.")
+
+
+def _keep(run_dir: RunDirectory, record: EpisodeRecord) -> None:
+    """Put a record on disk.
+
+    Raises:
+        RecordingError: it cannot be written; the run must stop.
+    """
+    try:
+        run_dir.append(record)
+        if record.error:
+            run_dir.log.write(
+                "episode_error", episode_id=record.spec.episode_id, attempt=record.attempt, why=record.error
+            )
+    except OSError as error:
+        raise RecordingError(
+            f"cannot write {run_dir.path}: {error.strerror or error}. Free some space there."
+        ) from error
+
+
+def _roll_out(
+    evaluation: Evaluation,
+    todo: Sequence[EpisodeSpec],
+    arguments: EvalArguments,
+    on_record: Callable[[EpisodeRecord], None],
+) -> RunEnd:
+    if not todo:
+        return RunEnd(reason="completed", detail="")
     if evaluation.workers == 0:
         if evaluation.needs.cameras:
             set_environment(evaluation.backend)
         os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
         try:
-            run_in_process(evaluation.plan.episodes, evaluation.policy, evaluation.settings, on_record)
+            run_in_process(todo, evaluation.policy, evaluation.settings, on_record)
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
+        except RecordingError as error:
+            return RunEnd(reason="cannot_write", detail=str(error))
         return RunEnd(reason="completed", detail="")
+
+    def on_incident(incident: Incident) -> None:
+        try:
+            evaluation.run.log.write(
+                incident.kind, episode_id=incident.episode_id, attempt=incident.attempt, why=incident.why
+            )
+        except OSError as error:
+            raise RecordingError(f"cannot write {evaluation.run.path}: {error.strerror or error}") from error
+
     engine = Engine(
         policy=evaluation.policy,
         settings=evaluation.settings,
@@ -132,39 +228,55 @@ def _roll_out(evaluation: Evaluation, arguments: EvalArguments, on_record: Calla
         workers=evaluation.workers,
         limits=EngineLimits(worker_timeout_s=arguments.worker_timeout_s, max_errors=arguments.max_errors),
         on_record=on_record,
+        on_incident=on_incident,
     )
-    return engine.run(evaluation.plan.episodes)
+    return engine.run(todo)
 
 
-def _try_to_summarise(
-    errors: Console, run_dir: RunDirectory, manifest: RunManifest, records: list[EpisodeRecord], wall_s: float
+def _conclude(
+    run_dir: RunDirectory, manifest: RunManifest, records: list[EpisodeRecord], end: RunEnd, terminal: Terminal
 ) -> None:
-    """Write the summary; a full disk must not hide the table."""
+    """Log the session's end, write the summary, print the table. A full disk must not hide the table."""
     try:
-        write_summary(run_dir.path, manifest, records, wall_s)
+        run_dir.log.write("session_ended", reason=end.reason, episodes=len(records))
+        write_summary(run_dir.path, manifest, records, run_dir.log.wall_s())
     except OSError as error:
-        errors.print(f"vla-eval: no summary was written: {error}", highlight=False, markup=False)
+        terminal.complain(f"vla-eval: no summary was written: {error}")
+    print_results(terminal.out, manifest, records, run_dir.log.wall_s())
+    print_incidents(terminal.out, run_dir.log.events())
 
 
-def _print_replay(console: Console, recording: Recording, records: list[EpisodeRecord], run_dir: Path) -> bool:
+def _videos(evaluation: Evaluation, records: list[EpisodeRecord], arguments: EvalArguments, terminal: Terminal) -> int:
+    """Render the videos asked for; returns an exit status. What was evaluated is safe, whatever happens here."""
+    again = f"vla-eval --render {evaluation.run.path} --videos {arguments.videos}"
+    try:
+        end = videos_after_run(evaluation.run, evaluation.manifest, records, arguments, terminal)
+    except KeyboardInterrupt:
+        terminal.complain(f"vla-eval: interrupted while rendering videos; go on with\n{again}")
+        return EXIT_INTERRUPTED
+    except (GlError, VideoPoolError, OSError) as error:
+        terminal.complain(f"vla-eval: no videos: {error}\nLater: {again}")
+        return EXIT_INCOMPLETE
+    return EXIT_INCOMPLETE if end.failed else EXIT_OK
+
+
+def _print_replay(terminal: Terminal, recording: Recording, records: list[EpisodeRecord], run_dir: Path) -> bool:
     """Say how many replayed episodes ended as recorded; whether all did."""
     different = unequal_final_states(recording, records, run_dir)
     equal = len(records) - len(different)
-    console.print(
-        f"Replay: {equal} of {len(records)} final states equal the recorded ones bit for bit.", highlight=False
-    )
+    terminal.say(f"Replay: {equal} of {len(records)} final states equal the recorded ones bit for bit.")
     for episode_id in different:
-        console.print(f"  differs: {episode_id}", highlight=False)
+        terminal.say(f"  differs: {episode_id}")
     return not different
 
 
-def _print_errors(errors: Console, records: list[EpisodeRecord], end: RunEnd) -> None:
+def _print_errors(terminal: Terminal, records: list[EpisodeRecord], end: RunEnd) -> None:
     failed = [record for record in records if record.error]
     for record in failed[:3]:
         heading = f"{record.spec.episode_id} ended in an error, attempt {record.attempt}:"
-        errors.print(f"{heading}\n{record.error}", highlight=False, markup=False)
+        terminal.complain(f"{heading}\n{record.error}")
     if len(failed) > 3:
-        errors.print(f"… and {len(failed) - 3} more, all in episodes.jsonl", highlight=False)
+        terminal.complain(f"… and {len(failed) - 3} more, all in episodes.jsonl")
     if end.reason != "completed":
         meaning = {
             "interrupted": "interrupted; what was finished is saved",
@@ -173,4 +285,4 @@ def _print_errors(errors: Console, records: list[EpisodeRecord], end: RunEnd) ->
             "cannot_start": "the workers cannot start",
             "cannot_write": "stopped; what was written before is safe",
         }[end.reason]
-        errors.print(f"vla-eval: {meaning}\n{end.detail}", highlight=False, markup=False, soft_wrap=True)
+        terminal.complain(f"vla-eval: {meaning}\n{end.detail}")

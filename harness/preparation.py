@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -12,19 +13,22 @@ from harness.arguments import EvalArguments
 from harness.expert.pick_and_place import check_supported
 from harness.machine import parse_workers
 from harness.policies.factory import PolicyNameError, make_policy
+from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
 from harness.sim.gl import Backend, choose_backend
 from harness.sim.settings import RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
 from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name, path_sha256
 from results.run_directory import RunDirectory
-from tasks.interface import EnsembleSpec, OpenLoopSpec, Policy, PolicyNeeds
+from results.video import LARGEST_PX, SMALLEST_PX
+from tasks.interface import OpenLoopSpec, Policy, PolicyNeeds
 from tasks.plan import Plan, plan_official
 from tasks.protocols import find_protocol
 from tasks.suites import SUITES, UnknownTaskError, select_tasks
 
 PRIVILEGED_NEEDS = PolicyNeeds(cameras=(), image_convention=None, batch_size=1, ensemble=OpenLoopSpec())
 REPLAY = "replay:"
+NOTHING_RENDERED = "nothing rendered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,12 @@ class Evaluation:
     run: RunDirectory
     manifest: RunManifest
 
+    def close(self) -> None:
+        """Let other processes into the folder, hang up on a policy server."""
+        self.run.release()
+        if isinstance(self.policy, RemotePolicy):
+            self.policy.close()
+
 
 def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
     """Decide everything and check every input, the cheap things first: loading a policy may take minutes.
@@ -53,18 +63,26 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         GlError: images are needed and cannot be rendered.
     """
     workers = parse_workers(arguments.workers)
+    check_video_flags(arguments)
     recording = _recording(arguments)
-    plan = _plan(arguments, recording)
+    whole = _plan(arguments, recording)
+    plan = whole.shard(arguments.shard) if arguments.shard else whole
     checkpoint_sha256 = path_sha256(arguments.checkpoint) if arguments.checkpoint else ""
     run_dir = RunDirectory.reserve(arguments.output_dir or default_run_dir(arguments, plan))
-    policy = _policy(arguments, recording)
-    needs = policy.needs if policy is not None else PRIVILEGED_NEEDS
-    ensemble = arguments.ensemble_spec(needs.ensemble)
-    backend: Backend = "osmesa"
-    renderer = "nothing rendered"
-    if needs.cameras:
-        backend, device = choose_backend(arguments.mujoco_gl)
-        renderer = f"{backend}: {device}"
+    try:
+        policy = _policy(arguments, recording)
+        needs = policy.needs if policy is not None else PRIVILEGED_NEEDS
+        if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
+            raise ValueError("--video-view policy: this policy sees no images; leave it at true")
+        ensemble = arguments.ensemble_spec(needs.ensemble)
+        backend: Backend = "osmesa"
+        renderer = NOTHING_RENDERED
+        if needs.cameras:
+            backend, device = choose_backend(arguments.mujoco_gl)
+            renderer = f"{backend}: {device}"
+    except BaseException:
+        run_dir.release()
+        raise
     settings = RolloutSettings(
         protocol=plan.protocol.name,
         cameras=needs.cameras,
@@ -72,6 +90,15 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         ensemble=ensemble,
         worker_policy="expert" if policy is None else "",
         run_dir=run_dir.path.resolve(),
+    )
+    manifest = _manifest(
+        arguments,
+        whole=whole,
+        plan=plan,
+        policy=policy,
+        settings=settings,
+        renderer=renderer,
+        checkpoint_sha256=checkpoint_sha256,
     )
     return Evaluation(
         plan=plan,
@@ -83,23 +110,27 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         workers=workers,
         settings=settings,
         run=run_dir,
-        manifest=_manifest(
-            arguments,
-            plan=plan,
-            policy=policy,
-            ensemble=ensemble,
-            renderer=renderer,
-            checkpoint_sha256=checkpoint_sha256,
-        ),
+        manifest=manifest,
     )
+
+
+def check_video_flags(arguments: EvalArguments) -> None:
+    """Refuse a size no video can have.
+
+    Raises:
+        ValueError: it is too small or too large.
+    """
+    if not SMALLEST_PX <= arguments.video_size <= LARGEST_PX:
+        raise ValueError(f"--video-size: expected {SMALLEST_PX} to {LARGEST_PX} pixels, got {arguments.video_size}")
 
 
 def default_run_dir(arguments: EvalArguments, plan: Plan) -> Path:
     """runs/DATE-TIME-SUITE-POLICY below the working directory."""
     suites = dict.fromkeys(spec.task.suite for spec in plan.episodes)
-    policy = "replay" if arguments.policy.startswith(REPLAY) else arguments.policy.replace(":", "-")
+    policy = "replay" if arguments.policy.startswith(REPLAY) else re.sub(r"[^\w.]+", "-", arguments.policy)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{stamp}-{'+'.join(suites)}-{policy}"
+    shard = f"-shard{arguments.shard.replace('/', 'of')}" if arguments.shard else ""
+    return Path("runs") / f"{stamp}-{'+'.join(suites)}-{policy}{shard}"
 
 
 def _recording(arguments: EvalArguments) -> Recording | None:
@@ -150,6 +181,10 @@ def _policy(arguments: EvalArguments, recording: Recording | None) -> Policy | N
     """The policy; None for the expert, which runs inside the workers."""
     if recording is not None:
         return ReplayPolicy(recording.actions)
+    if is_server_address(arguments.policy):
+        if arguments.checkpoint is not None:
+            raise PolicyNameError("--checkpoint does not apply: the policy server has loaded its own")
+        return RemotePolicy(arguments.policy, timeout_s=arguments.server_timeout_s)
     if arguments.policy != "expert":
         return make_policy(arguments.policy, checkpoint=arguments.checkpoint, seed=arguments.seed)
     arguments.refuse_execution_flags("the expert decides on every action anew")
@@ -166,23 +201,28 @@ def _policy(arguments: EvalArguments, recording: Recording | None) -> Policy | N
 def _manifest(
     arguments: EvalArguments,
     *,
+    whole: Plan,
     plan: Plan,
     policy: Policy | None,
-    ensemble: EnsembleSpec,
+    settings: RolloutSettings,
     renderer: str,
     checkpoint_sha256: str,
 ) -> RunManifest:
     return RunManifest(
         version=MANIFEST_VERSION,
-        plan_sha256=plan.sha256,
+        plan_sha256=whole.sha256,
+        shard=arguments.shard,
         planned_episodes=dict(Counter(str(spec.task) for spec in plan.episodes)),
         protocol=asdict(plan.protocol),
-        instructions={str(spec.task): plan.protocol.instruction(spec.task) for spec in plan.episodes},
+        instructions={str(spec.task): whole.protocol.instruction(spec.task) for spec in whole.episodes},
+        cameras=settings.cameras,
+        image_convention=settings.image_convention,
         policy=arguments.policy,
         checkpoint=str(arguments.checkpoint or ""),
         checkpoint_sha256=checkpoint_sha256,
+        policy_metadata=policy.metadata if isinstance(policy, RemotePolicy) else {},
         dtype=str(getattr(policy, "dtype", "not stated")),
-        ensemble="one action per step" if policy is None else str(ensemble),
+        ensemble="one action per step" if policy is None else str(settings.ensemble),
         seed=arguments.seed,
         batch_size=policy.needs.batch_size if policy is not None else 1,
         versions=installed_versions(),

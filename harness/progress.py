@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -19,13 +20,17 @@ class RunProgress:
 
     Args:
         console: where to print.
-        total: episodes to run.
+        total: episodes of the run.
+        earlier: those that an earlier session finished.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, total: int, earlier: Sequence[EpisodeRecord] = ()) -> None:
         self._console = console
         self._total = total
-        self._done = self._successes = self._errors = 0
+        self._earlier = len(earlier)
+        self._done = len(earlier)
+        self._successes = sum(record.outcome is Outcome.SUCCESS for record in earlier)
+        self._errors = sum(record.outcome is Outcome.ERROR for record in earlier)
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -35,7 +40,7 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("episodes", total=total, rates="starting workers")
+        self._task = self._bar.add_task("episodes", total=total, completed=self._done, rates="starting workers")
 
     def __enter__(self) -> RunProgress:
         self._bar.start()
@@ -60,13 +65,14 @@ class RunProgress:
     def rates(self) -> str:
         """Success so far, pace and time left."""
         minutes = (time.monotonic() - self._started) / 60
-        per_minute = self._done / minutes if minutes > 0 else 0.0
+        new = self._done - self._earlier
+        per_minute = new / minutes if minutes > 0 else 0.0
         finished = self._done - self._errors
         success = f"success {self._successes}/{finished}" + (
             f" ({100 * self._successes / finished:.0f} %)" if finished else ""
         )
         errors = f", {self._errors} errors" if self._errors else ""
-        left = f", {_clock((self._total - self._done) / per_minute)} left" if 0 < self._done < self._total else ""
+        left = f", {_clock((self._total - self._done) / per_minute)} left" if new and self._done < self._total else ""
         return f"{success}{errors}, {per_minute:.1f} episodes/min{left}"
 
 

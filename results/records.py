@@ -27,8 +27,9 @@ class RecordError(ValueError):
 
 
 def to_json(record: EpisodeRecord) -> str:
-    """One line, without a newline."""
+    """One line, without a newline. Which videos there are is read off the folder, not written down."""
     content = asdict(record)
+    del content["video"]
     kind = next(name for name, cls in _INIT_KINDS.items() if isinstance(record.spec.init, cls))
     content["spec"]["init"] = {"kind": kind, **content["spec"]["init"]}
     return json.dumps(content, default=str)
@@ -51,6 +52,7 @@ def from_json(line: str) -> EpisodeRecord:
         return EpisodeRecord(
             **{
                 **content,
+                "video": "",
                 "spec": EpisodeSpec(
                     **{**spec, "task": TaskSpec(**task), "init": _INIT_KINDS[init.pop("kind")](**init)}
                 ),

@@ -1,12 +1,20 @@
-"""A run's folder: `manifest.json` first, one line of `episodes.jsonl` per episode as it ends, traces, summaries."""
+"""A run's folder: `manifest.json` first, one line of `episodes.jsonl` per episode as it ends, traces, videos, summaries.
+
+It is readable at any moment, also while the run goes on and after a kill; and the same command resumes it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
-from results.manifest import RunManifest, read_manifest, write_manifest
-from results.records import from_json, to_json
+from results.files import remove_temporaries
+from results.lock import DirectoryLock, LockedError
+from results.manifest import RunManifest, differences, read_manifest, write_manifest
+from results.records import RecordError, from_json, to_json
+from results.run_log import RunLog
+from results.video import video_path
 from tasks.interface import EpisodeRecord
 
 
@@ -15,7 +23,7 @@ class RunDirectoryError(ValueError):
 
 
 class RunDirectory:
-    """One run on disk.
+    """One run on disk. Reading needs nothing; to write, `reserve` the folder and `begin` the run.
 
     Args:
         path: the folder.
@@ -23,44 +31,69 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.log = RunLog(path)
         self._episodes = path / "episodes.jsonl"
+        self._lock: DirectoryLock | None = None
 
     @classmethod
     def reserve(cls, path: Path) -> RunDirectory:
-        """Make the folder, and make sure it can be written and holds no run yet.
+        """Make the folder if need be, and lock it against other processes until `release`.
 
         Raises:
-            RunDirectoryError: it cannot, or does.
+            RunDirectoryError: it cannot be written, or another process works in it.
         """
-        if (path / "manifest.json").exists():
-            count = len(cls(path).records())
-            raise RunDirectoryError(
-                f"{path} already holds a run with {count} episodes. Nothing was changed; choose another --output-dir."
-            )
+        run = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f".write-test.{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            run._lock = DirectoryLock(path)
+        except LockedError as error:
+            raise RunDirectoryError(str(error)) from None
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write to the output directory {path}: {error.strerror or error}. "
                 "Choose another with --output-dir, or change its permissions."
             ) from error
-        return cls(path)
+        return run
+
+    def release(self) -> None:
+        """Let other processes in."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def begin(self, manifest: RunManifest) -> None:
-        """Write the manifest, which makes the folder this run's.
+        """Make the folder this run's, or go on with the run it holds.
 
         Raises:
-            RunDirectoryError: another run began here in the meantime.
+            RunDirectoryError: it holds episodes of a run whose results `manifest` would not reproduce.
         """
-        try:
+        assert self._lock is not None, "reserve the folder first"
+        records = self._recover()
+        if records:
+            different = differences(self.manifest(), manifest)
+            if different:
+                raise RunDirectoryError(
+                    f"{self.path} holds {len(records)} episodes of another run; nothing was changed. What differs:\n  "
+                    + "\n  ".join(different)
+                    + "\nRepeat the command that began it, or choose another --output-dir."
+                )
+        else:
             write_manifest(self.path / "manifest.json", manifest)
-        except FileExistsError as error:
-            raise RunDirectoryError(
-                f"another run began in {self.path} just now; choose another --output-dir"
-            ) from error
+        self.log.close_killed_session(self._last_sign_s())
+
+    def _recover(self) -> list[EpisodeRecord]:
+        """The records of an earlier session, after its death: half a line and half-written files are removed."""
+        if self._episodes.is_file():
+            content = self._episodes.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(self._episodes, whole)
+        for folder in ("traces", "videos"):
+            remove_temporaries(self.path / folder)
+        return self.records()
+
+    def _last_sign_s(self) -> float:
+        return self._episodes.stat().st_mtime if self._episodes.is_file() else 0.0
 
     def abandon(self) -> None:
         """Take the manifest away again: the run ended before its first episode, and the folder may be used for another."""
@@ -68,20 +101,54 @@ class RunDirectory:
         (self.path / "manifest.json").unlink(missing_ok=True)
 
     def append(self, record: EpisodeRecord) -> None:
-        """Add one episode; it is on disk when this returns."""
-        line = to_json(record) + "\n"
-        with self._episodes.open("ab") as stream:
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Add one episode; it is on disk when this returns.
+
+        Raises:
+            OSError: the disk is full; the file is as it was before.
+        """
+        line = (to_json(record) + "\n").encode()
+        with self._episodes.open("ab", buffering=0) as stream:
+            before = stream.tell()
+            try:
+                if stream.write(line) != len(line):
+                    raise OSError(28, "No space left on device")
+                os.fsync(stream.fileno())
+            except OSError:
+                os.ftruncate(stream.fileno(), before)
+                raise
 
     def manifest(self) -> RunManifest:
-        """The run's manifest."""
+        """The run's manifest.
+
+        Raises:
+            ValueError: there is none.
+        """
         return read_manifest(self.path / "manifest.json")
 
     def records(self) -> list[EpisodeRecord]:
-        """All episodes so far; a last line without a newline, which a kill may leave, is not yet one."""
+        """The episodes so far, one per id, in the order they ended.
+
+        Of an episode that was run again after an error, the last result counts. A last line without a newline, which
+        a kill may leave, is not yet a record. `video` is set where there is one.
+
+        Raises:
+            RecordError: a line is damaged; the message names it.
+        """
+        records: dict[str, EpisodeRecord] = {}
         if not self._episodes.is_file():
             return []
-        lines = self._episodes.read_text().split("\n")
-        return [from_json(line) for line in lines[:-1] if line]
+        for number, line in enumerate(self._episodes.read_text(errors="replace").split("\n")[:-1], start=1):
+            try:
+                record = from_json(line)
+            except RecordError as error:
+                raise RecordError(
+                    f"{self._episodes} line {number} is damaged: {error}\n"
+                    "Remove the line; its episode will be run again when the command is repeated."
+                ) from error
+            records.pop(record.spec.episode_id, None)
+            records[record.spec.episode_id] = self._with_video(record)
+        return list(records.values())
+
+    def _with_video(self, record: EpisodeRecord) -> EpisodeRecord:
+        video = video_path(record.spec.episode_id)
+        return dataclasses.replace(record, video=video) if (self.path / video).is_file() else record

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from results.files import write_atomically
 from results.manifest import RunManifest
 from results.statistics import wilson
 from tasks.interface import EpisodeRecord, Outcome
@@ -102,11 +103,11 @@ def time_shares(records: Sequence[EpisodeRecord]) -> dict[str, float]:
 
 
 def write_summary(folder: Path, manifest: RunManifest, records: Sequence[EpisodeRecord], wall_s: float) -> None:
-    """Write `summary.json` and `summary.csv`.
+    """Write `summary.json` and `summary.csv`: a function of the episodes, whatever their order, but for `time`.
 
     Args:
         folder: the run directory.
-        wall_s: the run's duration [s].
+        wall_s: the duration of all the run's sessions [s].
     """
     tasks = task_frame(records, manifest.planned_episodes)
     suites = suite_frame(records, manifest.planned_episodes)
@@ -114,11 +115,11 @@ def write_summary(folder: Path, manifest: RunManifest, records: Sequence[Episode
         "protocol": manifest.protocol["name"],
         "policy": manifest.policy,
         "plan_sha256": manifest.plan_sha256,
+        "shard": manifest.shard,
         "warnings": list(manifest.warnings),
         "suites": json.loads(suites.to_json(orient="records")),
         "tasks": json.loads(tasks.to_json(orient="records")),
-        "time_shares": time_shares(records),
-        "wall_s": wall_s,
+        "time": {"wall_s": wall_s, "worker_shares": time_shares(records)},
     }
-    (folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
-    tasks.to_csv(folder / "summary.csv", index=False)
+    write_atomically(folder / "summary.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(folder / "summary.csv", tasks.to_csv(index=False).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from results.manifest import RunManifest
+from results.run_log import LogEvent
 from results.summary import suite_frame, task_frame, time_shares
 from tasks.interface import EpisodeRecord
 
@@ -98,3 +100,17 @@ def print_results(console: Console, manifest: RunManifest, records: Sequence[Epi
         )
     for warning in manifest.warnings:
         console.print(f"[bold yellow]Warning:[/bold yellow] {warning}")
+
+
+def print_incidents(console: Console, events: Sequence[LogEvent]) -> None:
+    """What went wrong and was dealt with, if anything did."""
+    counts = Counter(event.event for event in events)
+    lines = [
+        (counts["session_started"] - 1, "resumed {}"),
+        (counts["session_killed"], "killed from outside {}"),
+        (counts["worker_replaced"], "a worker died or stalled and was replaced {}"),
+        (counts["episode_repeated"], "an episode failed and was run again {}"),
+    ]
+    said = [text.format("once" if count == 1 else f"{count} times") for count, text in lines if count > 0]
+    if said:
+        console.print(f"On the way: {'; '.join(said)}. Details: log.jsonl", highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from results.files import write_atomically
 from tasks.interface import state_sha256
 
 TRACE_VERSION = 1
@@ -75,7 +75,11 @@ def trace_path(episode_id: str) -> str:
 
 
 def write_trace(file: Path, trace: Trace) -> None:
-    """Write atomically: the file appears whole or not at all."""
+    """Write whole or not at all; it is on disk when this returns.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     head = {
         "version": TRACE_VERSION,
         "episode_id": trace.episode_id,
@@ -87,12 +91,7 @@ def write_trace(file: Path, trace: Trace) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(file, buffer.getvalue())
 
 
 def read_trace(file: Path) -> Trace:

@@ -125,6 +125,7 @@ def time_harness(arguments: Arguments, backend: Literal["egl", "osmesa"]) -> tup
         engine = Engine(
             policy=SeeingRandomPolicy(seed=0), settings=settings, image_size_px=protocol.render_size_px, backend=backend,
             workers=arguments.processes, limits=EngineLimits(worker_timeout_s=600, max_errors=0), on_record=records.append,
+            on_incident=print,
         )  # fmt: skip
         started = time.perf_counter()
         end = engine.run(specs)

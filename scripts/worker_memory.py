@@ -59,7 +59,7 @@ def measure(arguments: Arguments, policy: ZeroPolicy) -> list[tuple[float, float
         engine = Engine(
             policy=policy, settings=settings, image_size_px=256, backend=choose_backend("auto")[0], workers=1,
             limits=EngineLimits(worker_timeout_s=300, max_errors=0),
-            on_record=lambda _: seen.append(memory_gib(engine.worker_pids[0])),
+            on_record=lambda _: seen.append(memory_gib(engine.worker_pids[0])), on_incident=print,
         )  # fmt: skip
         engine.run(specs)
     return seen

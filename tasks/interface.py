@@ -334,7 +334,7 @@ class EpisodeRecord:
     trace: str
     """The trace's path relative to the run directory; empty after an error."""
     video: str
-    """The video's path relative to the run directory; empty while none is rendered."""
+    """The video's path relative to the run directory; empty while there is none. Read off the folder."""
 
 
 def episode_rng(run_seed: int, episode_id: str, step: int) -> np.random.Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from tasks.interface import EpisodeSpec, InitState, Official, Recorded, Sampled, TaskSpec
 from tasks.protocols import Protocol
-from tasks.suites import UnknownTaskError
+from tasks.suites import UnknownTaskError, load_suite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,44 @@ class Plan:
             episodes=tuple(e for e in self.episodes if e.episode_id in set(episode_ids)),
         )
 
+    def shard(self, text: str) -> Plan:
+        """The part of the plan that shard `text`, such as `2/3`, runs: neighbouring episodes, so that few tasks are in two shards.
+
+        Shards have the same number of control steps at most, as far as whole episodes allow.
+
+        Raises:
+            ValueError: not of the form i/n with 1 <= i <= n, or the shard would be empty.
+        """
+        number, count = parse_shard(text)
+        if count > len(self.episodes):
+            raise ValueError(f"--shard {text}: the plan has {len(self.episodes)} episodes, too few for {count} shards")
+        horizons = [self.protocol.horizon(episode.task) for episode in self.episodes]
+        bounds = [_boundary(horizons, k, count) for k in (number - 1, number)]
+        return Plan(protocol=self.protocol, episodes=self.episodes[bounds[0] : bounds[1]])
+
+
+def _boundary(horizons: Sequence[int], k: int, count: int) -> int:
+    """Episodes in the first `k` of `count` shards: as many as fit into k/count of all steps, at least one per shard."""
+    if k == count:
+        return len(horizons)
+    total, used, episodes = sum(horizons), 0, 0
+    while used + horizons[episodes] <= total * k / count:
+        used += horizons[episodes]
+        episodes += 1
+    return min(max(episodes, k), len(horizons) - (count - k))
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/3` → (2, 3).
+
+    Raises:
+        ValueError: not of the form i/n with 1 <= i <= n.
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--shard: expected i/n with 1 <= i <= n, such as 1/2 and 2/2, got {text!r}")
+    return int(number), int(count)
+
 
 def init_label(init: InitState) -> str:
     """The part of an episode's id that names its init state."""
@@ -70,6 +109,11 @@ def make_episode(task: TaskSpec, init: InitState, protocol: Protocol, repeat: in
         repeat=repeat,
         protocol=protocol.name,
     )
+
+
+def local_episode(spec: EpisodeSpec) -> EpisodeSpec:
+    """An episode read from a record, perhaps of another machine, with this installation's file paths."""
+    return dataclasses.replace(spec, task=load_suite(spec.task.suite)[spec.task.index])
 
 
 def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None) -> Plan:

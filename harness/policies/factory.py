@@ -13,7 +13,7 @@ from typing import Any
 from harness.policies.simple import RandomPolicy, ZeroPolicy
 from tasks.interface import Policy
 
-BUILT_IN = ("expert", "zero", "random", "replay:PATH")
+BUILT_IN = ("expert", "zero", "random", "replay:PATH", "ws://HOST:PORT")
 
 
 class PolicyNameError(ValueError):

@@ -13,8 +13,8 @@ from harness.policies.simple import CHUNK_STEPS, BlindPolicy
 from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.demonstrations import DemonstrationError, DemonstrationFile
-from tasks.interface import ACTION_DIM, ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Recorded
-from tasks.plan import Plan, make_episode
+from tasks.interface import ACTION_DIM, ActionChunk, EpisodeRecord, Observation, Recorded
+from tasks.plan import Plan, local_episode, make_episode
 from tasks.protocols import Protocol, find_protocol
 from tasks.suites import SUITES, load_suite
 
@@ -78,24 +78,12 @@ def _from_run(run: RunDirectory) -> Recording:
     finished = [record for record in run.records() if record.trace]
     if not finished:
         raise ValueError(f"{run.path}: no finished episode to replay")
-    specs = {record.spec.episode_id: _local_spec(record) for record in finished}
+    specs = {record.spec.episode_id: local_episode(record.spec) for record in finished}
     actions = {record.spec.episode_id: read_trace(run.path / record.trace).actions for record in finished}
     return Recording(
         plan=Plan(protocol=protocol, episodes=tuple(specs[key] for key in sorted(specs))),
         actions=actions,
         final_states={record.spec.episode_id: record.final_state_sha256 for record in finished},
-    )
-
-
-def _local_spec(record: EpisodeRecord) -> EpisodeSpec:
-    """The record's episode with this installation's file paths."""
-    old = record.spec
-    return EpisodeSpec(
-        episode_id=old.episode_id,
-        task=load_suite(old.task.suite)[old.task.index],
-        init=old.init,
-        repeat=old.repeat,
-        protocol=old.protocol,
     )
 
 

@@ -12,6 +12,10 @@ class PolicyError(Exception):
     """A policy raised, or returned something else than chunks. The run ends after saving; the cause has the traceback."""
 
 
+class ExplainedPolicyError(Exception):
+    """Raised by a policy whose message says everything; a traceback would only hide it."""
+
+
 class Batcher:
     """Pads every call to the policy's batch size, so that an observation's neighbours never change its bits.
 
@@ -28,6 +32,7 @@ class Batcher:
 
         Raises:
             PolicyError: the policy raised, or its answer has the wrong length or type.
+            ExplainedPolicyError: as the policy raised it.
         """
         chunks: list[ActionChunk] = []
         for start in range(0, len(observations), self._size):
@@ -40,6 +45,8 @@ class Batcher:
         who = ", ".join(f"{o.episode_id} step {o.step}" for o in observations)
         try:
             chunks = list(self._policy.act(batch))
+        except ExplainedPolicyError:
+            raise
         except Exception as error:
             raise PolicyError(f"the policy failed on {who}: {type(error).__name__}: {error}") from error
         if len(chunks) != len(batch):

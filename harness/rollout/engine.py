@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Literal
 
 from harness.rollout import shared_images
-from harness.rollout.batcher import Batcher
+from harness.rollout.batcher import Batcher, ExplainedPolicyError
 from harness.rollout.dealer import Dealer, Job
 from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
 from harness.rollout.worker_process import WorkerProcess
@@ -45,6 +45,18 @@ class RunEnd:
     """Traceback or explanation; empty when completed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something went wrong and was dealt with."""
+
+    kind: Literal["worker_replaced", "episode_repeated"]
+    episode_id: str
+    """The episode that was running; empty for none."""
+    attempt: int
+    """Of that episode, the one that went wrong; 0 for none."""
+    why: str
+
+
 class RecordingError(Exception):
     """`on_record` could not keep a record; the run cannot go on."""
 
@@ -66,6 +78,7 @@ class Engine:
         workers: number of processes, at least 1.
         limits: when to give up.
         on_record: called with each finished episode, in the order they end.
+        on_incident: called when a worker is replaced or an episode is run again.
     """
 
     def __init__(
@@ -78,6 +91,7 @@ class Engine:
         workers: int,
         limits: EngineLimits,
         on_record: Callable[[EpisodeRecord], None],
+        on_incident: Callable[[Incident], None],
     ) -> None:
         self._policy = policy
         self._batcher = Batcher(policy) if policy is not None else None
@@ -85,6 +99,7 @@ class Engine:
         self._backend = backend
         self._limits = limits
         self._on_record = on_record
+        self._on_incident = on_incident
         self._errors = 0
         self._failed_starts = 0
         self._ever_ready = False
@@ -182,10 +197,13 @@ class Engine:
                 self._finish(worker, message.record)
             case Failed(kind="policy"):
                 raise _RunEndedError(RunEnd(reason="policy_error", detail=message.error))
+            case Failed(kind="storage"):
+                raise _RunEndedError(RunEnd(reason="cannot_write", detail=message.error))
             case Failed(kind="simulation"):
                 assert worker.job is not None
                 self._finish(worker, _error_record(worker.job, message.error))
             case Failed():
+                self._report("episode_repeated", worker.job, message.error)
                 self._retry(worker, dealer, message.error)
 
     def _replace(self, worker: WorkerProcess, dealer: Dealer, why: str) -> None:
@@ -194,12 +212,17 @@ class Engine:
             self._failed_starts += 1
             if self._failed_starts >= MAX_ATTEMPTS:
                 raise _RunEndedError(RunEnd(reason="cannot_start", detail=f"workers do not start: {why}"))
+        self._report("worker_replaced", worker.job, why)
         worker.kill()
         self._pending = [(w, query) for w, query in self._pending if w is not worker]
         replacement = self._start(worker.slot)
         self._workers[self._workers.index(worker)] = replacement
         if worker.job is not None:
             self._retry(worker, dealer, why)
+
+    def _report(self, kind: Literal["worker_replaced", "episode_repeated"], job: Job | None, why: str) -> None:
+        episode_id, attempt = (job.spec.episode_id, job.attempt) if job is not None else ("", 0)
+        self._on_incident(Incident(kind=kind, episode_id=episode_id, attempt=attempt, why=why))
 
     def _retry(self, worker: WorkerProcess, dealer: Dealer, why: str) -> None:
         job = worker.job
@@ -261,6 +284,8 @@ def _policy_faults() -> Iterator[None]:
     """A policy that raises ends the run."""
     try:
         yield
+    except ExplainedPolicyError as error:
+        raise _RunEndedError(RunEnd(reason="policy_error", detail=str(error))) from None
     except Exception:
         raise _RunEndedError(RunEnd(reason="policy_error", detail=traceback.format_exc())) from None
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.interface import EpisodeRecord, EpisodeSpec
+from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,21 @@ class RunEpisode:
 
     spec: EpisodeSpec
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderVideo:
+    """Parent → worker: render a finished episode's video from its trace."""
+
+    spec: EpisodeSpec
+    outcome: Outcome
+    size_px: int
+    policy_view: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """Worker → parent: the video is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,10 +74,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Worker → parent: the episode raised."""
+    """Worker → parent: the episode, or the rendering of its video, raised."""
 
     error: str
     """The traceback."""
-    kind: Literal["policy", "simulation", "other"]
-    """`policy`: a worker policy raised, which ends the run. `simulation`: the simulation says that this episode cannot
-    be run; it would say so again. `other`: worth another try."""
+    kind: Literal["policy", "storage", "simulation", "other"]
+    """`policy`: a worker policy raised, which ends the run. `storage`: a file cannot be written, which ends the run.
+    `simulation`: the simulation says that this episode cannot be run; it would say so again. `other`: worth another
+    try."""

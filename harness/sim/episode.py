@@ -43,6 +43,10 @@ class WorkerPolicyError(Exception):
     """A policy inside the worker raised. It is not retried; the cause has the traceback."""
 
 
+class TraceWriteError(Exception):
+    """An episode's trace cannot be kept: the disk is full, or the run directory is gone. No other episode's could."""
+
+
 class ActionSource(Protocol):
     """Where the actions of one episode come from."""
 
@@ -168,6 +172,7 @@ class EpisodeRunner:
         Raises:
             WorkerPolicyError: a worker policy raised or returned no action.
             SimulatorError: the simulation failed.
+            TraceWriteError: the trace cannot be written.
         """
         simulator = self._ready(spec)
         spent, rows = _Spent(), _TraceRows()
@@ -186,7 +191,7 @@ class EpisodeRunner:
             if succeeded and stop_at_success:
                 break
         trace = rows.trace(spec, simulator)
-        write_trace(self._settings.run_dir / trace_path(spec.episode_id), trace)
+        self._keep(trace)
         return EpisodeRecord(
             spec=spec,
             outcome=Outcome.SUCCESS if succeeded else Outcome.TIMEOUT,
@@ -206,6 +211,15 @@ class EpisodeRunner:
             trace=trace_path(spec.episode_id),
             video="",
         )
+
+    def _keep(self, trace: Trace) -> None:
+        file = self._settings.run_dir / trace_path(trace.episode_id)
+        try:
+            write_trace(file, trace)
+        except OSError as error:
+            raise TraceWriteError(
+                f"cannot write the trace {file}: {error.strerror or error}. Free some space there and repeat the command."
+            ) from error
 
     def _ready(self, spec: EpisodeSpec) -> Simulator:
         """The simulator for an episode: of its task, or of its demonstration's model.

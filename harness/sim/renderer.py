@@ -61,6 +61,7 @@ class Renderer:
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image as OpenGL gives it: uint8 (size_px, size_px, 3)."""
+        self._context.gl_ctx.make_current()  # another simulator of this process may have drawn last
         self._context.render(width=self._size_px, height=self._size_px, camera_id=self._model.camera_name2id(camera))
         return self._context.read_pixels(self._size_px, self._size_px)
 

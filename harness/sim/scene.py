@@ -175,6 +175,11 @@ class Scene:
             [self.model.body_pos[self._fixture_bodies], self.model.body_quat[self._fixture_bodies]], axis=1
         ).reshape(len(self.fixtures), 7)
 
+    def place_fixtures(self, poses: NDArray[np.float64]) -> None:
+        """Put the fixtures where `fixture_poses` found them."""
+        self.model.body_pos[self._fixture_bodies] = poses[:, :3]
+        self.model.body_quat[self._fixture_bodies] = poses[:, 3:]
+
     def close(self) -> None:
         """Release the simulation."""
         self.env.close()

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.clock import ObservationClock
-from harness.sim.renderer import Renderer
 from harness.sim.scene import Scene, replay_resets
+from harness.sim.scene_view import SceneView
 from harness.sim.stack import SUBSTEPS, mujoco, robosuite_macros, transform_utils
 from tasks import init_states
 from tasks.demonstrations import read_demonstration_start
@@ -79,9 +79,7 @@ class Simulator:
         self._env: Any = self.scene.env
         self._model = self.scene.model
         self._data = self.scene.data
-        self._seen = mujoco.MjData(self._model)
-        """A second state of the model, put at the sampled substep's kinematics when images are drawn."""
-        self._renderer: Renderer | None = None
+        self._view: SceneView | None = None
         self._resets: dict[int, TaskResets] = {}
         self._init_states: NDArray[np.float64] | None = None
         self._clock = ObservationClock(
@@ -249,21 +247,11 @@ class Simulator:
     def images(self, cameras: tuple[str, ...]) -> NDArray[np.uint8]:
         """The cameras at the sampled substep, as OpenGL gives them: uint8 (cameras, H, W, 3)."""
         started = time.perf_counter()
-        size = self.protocol.render_size_px
-        images = np.empty((len(cameras), size, size, 3), dtype=np.uint8)
         if not cameras:
-            return images
-        if self._renderer is None:
-            self._renderer = Renderer(self._env.sim.model, self._seen, size)
-        self._seen.qpos[:] = self.sampled.qpos
-        mujoco.mj_kinematics(self._model, self._seen)
-        mujoco.mj_comPos(self._model, self._seen)
-        mujoco.mj_camlight(self._model, self._seen)
-        current = self._model.site_rgba.copy()
-        self._model.site_rgba[:] = self.sampled.sites_rgba  # a burner may have been lit since
-        for row, camera in enumerate(cameras):
-            images[row] = self._renderer.render(camera)
-        self._model.site_rgba[:] = current
+            return np.empty((0, self.protocol.render_size_px, self.protocol.render_size_px, 3), dtype=np.uint8)
+        if self._view is None:
+            self._view = SceneView(self.scene, self.protocol.render_size_px)
+        images = self._view.images(cameras, self.sampled.qpos, self.sampled.sites_rgba)  # a burner may be lit since
         self.times.render_s += time.perf_counter() - started
         return images
 
@@ -278,5 +266,5 @@ class Simulator:
 
     def close(self) -> None:
         """Release the model, the data and the GL context."""
-        self._renderer = None
+        self._view = None
         self.scene.close()

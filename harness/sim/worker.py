@@ -1,4 +1,4 @@
-"""A worker process: runs whole episodes, one at a time, at its parent's word.
+"""A worker process: runs whole episodes or renders videos, one at a time, at its parent's word.
 
 Started as `python -m harness.sim.worker CONNECTION_FD`; never forked, because an inherited GL context
 crashes and a fork of the parent would drag torch along.
@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
+from harness.rollout.messages import (
+    CannotStart,
+    Chunk,
+    Done,
+    Failed,
+    Query,
+    Ready,
+    Rendered,
+    RenderVideo,
+    RunEpisode,
+)
 from harness.rollout.shared_images import ImageSlots
 from harness.sim.gl import Backend, GlError, explain, prepare
 from harness.sim.settings import RolloutSettings
@@ -24,6 +34,8 @@ from tasks.interface import ActionChunk, Observation
 
 if TYPE_CHECKING:
     from harness.sim.episode import EpisodeRunner
+    from harness.sim.episode import Query as Query_
+    from harness.sim.trace_video import TraceVideos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,25 +101,63 @@ def serve(connection: Connection) -> None:
         return ActionChunk(actions=answer.actions)
 
     connection.send(Ready(renderer=renderer))
+    videos = _Videos(setup.settings)
     while True:
         message = connection.recv()
-        assert isinstance(message, RunEpisode)
-        connection.send(_run(runner, message, query))
+        if isinstance(message, RenderVideo):
+            connection.send(videos.render(message))
+        else:
+            assert isinstance(message, RunEpisode)
+            connection.send(_run(runner, message, query))
 
 
-def _run(runner: EpisodeRunner, message: RunEpisode, query: object) -> Done | Failed:
-    from harness.sim.episode import WorkerPolicyError
+def _run(runner: EpisodeRunner, message: RunEpisode, query: Query_) -> Done | Failed:
+    from harness.sim.episode import TraceWriteError, WorkerPolicyError
     from harness.sim.simulator import SimulatorError
 
     try:
-        return Done(record=runner.run(message.spec, message.attempt, query))  # type: ignore[arg-type]
+        return Done(record=runner.run(message.spec, message.attempt, query))
     except _ParentGoneError:
         raise
     except WorkerPolicyError:
         return Failed(error=traceback.format_exc(), kind="policy")
+    except TraceWriteError as error:
+        return Failed(error=str(error), kind="storage")
     except Exception as error:
         runner.close()  # whatever state it is in, the next episode starts from a fresh one
         return Failed(error=traceback.format_exc(), kind="simulation" if isinstance(error, SimulatorError) else "other")
+
+
+class _Videos:
+    """Renders videos, one kind after another.
+
+    Args:
+        settings: of the run.
+    """
+
+    def __init__(self, settings: RolloutSettings) -> None:
+        self._settings = settings
+        self._kind: tuple[int, bool] | None = None
+        self._videos: TraceVideos
+
+    def render(self, message: RenderVideo) -> Rendered | Failed:
+        from harness.sim.trace_video import TraceVideos
+        from results.trace import TraceError
+
+        kind = (message.size_px, message.policy_view)
+        try:
+            if kind != self._kind:
+                self._videos = TraceVideos(self._settings, size_px=message.size_px, policy_view=message.policy_view)
+                self._kind = kind
+            self._videos.render(message.spec, message.outcome)
+        except TraceError as error:
+            return Failed(error=str(error), kind="other")
+        except OSError as error:
+            return Failed(error=f"{type(error).__name__}: {error}", kind="storage")
+        except Exception:
+            self._kind = None
+            return Failed(error=traceback.format_exc(), kind="other")
+        return Rendered()
 
 
 def main() -> None:

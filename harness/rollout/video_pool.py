@@ -1,0 +1,146 @@
+"""Renders the videos of finished episodes on worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+from harness.rollout import shared_images
+from harness.rollout.dealer import Dealer
+from harness.rollout.messages import CannotStart, Failed, Ready, Rendered, RenderVideo
+from harness.rollout.worker_process import WorkerProcess
+from harness.sim.gl import Backend
+from harness.sim.settings import RolloutSettings
+from harness.sim.worker import WorkerSetup
+from tasks.interface import EpisodeRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoResult:
+    """What became of one video."""
+
+    record: EpisodeRecord
+    error: str
+    """Empty when the video is there."""
+
+
+class VideoPoolError(Exception):
+    """No worker can render; the message says what is missing."""
+
+
+class VideoPool:
+    """Renders videos in parallel; a worker stays on a task while it can.
+
+    Args:
+        settings: of the run; its cameras and image convention are what the policy saw.
+        backend: GL backend.
+        workers: processes at most.
+        size_px: height and width of each camera's picture.
+        policy_view: as the policy saw it; else the true view.
+        timeout_s: longest wait for one video.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: RolloutSettings,
+        backend: Backend,
+        workers: int,
+        size_px: int,
+        policy_view: bool,
+        timeout_s: float,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._limit = workers
+        self._size_px = size_px
+        self._policy_view = policy_view
+        self._timeout_s = timeout_s
+        self._workers: list[WorkerProcess] = []
+
+    def render(self, records: Sequence[EpisodeRecord], on_result: Callable[[VideoResult], None]) -> None:
+        """Render the videos of `records`; returns when each has a result. Whole videos are kept, whatever happens.
+
+        Raises:
+            VideoPoolError: workers cannot start.
+        """
+        self._records = {record.spec.episode_id: record for record in records}
+        self._on_result = on_result
+        self._dealer = Dealer([record.spec for record in records])
+        self._descriptor = shared_images.create(0)  # no images travel; workers expect a place for them
+        try:
+            self._workers = [self._start(slot) for slot in range(min(self._limit, len(records)))]
+            while self._dealer or any(worker.job for worker in self._workers):
+                self._deal()
+                self._listen()
+        finally:
+            for worker in self._workers:
+                worker.kill()
+            self._workers = []
+            os.close(self._descriptor)
+
+    def _start(self, slot: int) -> WorkerProcess:
+        setup = WorkerSetup(
+            settings=self._settings,
+            backend=self._backend,
+            slot=slot,
+            image_shape=(0,),
+            image_descriptor=self._descriptor,
+        )
+        return WorkerProcess(setup, workers=self._limit, timeout_s=self._timeout_s)
+
+    def _deal(self) -> None:
+        for worker in self._workers:
+            if worker.ready and worker.job is None:
+                busy = [other.task for other in self._workers if other is not worker and other.task]
+                job = self._dealer.deal(worker.task, busy)
+                if job is None:
+                    continue
+                worker.job, worker.task = job, job.task
+                record = self._records[job.spec.episode_id]
+                worker.send(
+                    RenderVideo(
+                        spec=record.spec, outcome=record.outcome, size_px=self._size_px, policy_view=self._policy_view
+                    )
+                )
+
+    def _listen(self) -> None:
+        timeout = min(worker.seconds_left() for worker in self._workers)
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
+            worker = by_connection[connection]  # type: ignore[index]
+            try:
+                message = worker.receive()
+            except (EOFError, OSError):
+                self._replace(worker, worker.post_mortem())
+                continue
+            self._take(worker, message)
+        for worker in list(self._workers):
+            if worker.seconds_left() < 0:
+                self._replace(worker, f"no answer within {self._timeout_s:g} s; {worker.post_mortem()}")
+
+    def _take(self, worker: WorkerProcess, message: object) -> None:
+        match message:
+            case Ready():
+                worker.ready = True
+            case CannotStart():
+                raise VideoPoolError(message.reason)
+            case Rendered():
+                self._end(worker, error="")
+            case Failed():
+                self._end(worker, error=message.error)
+
+    def _end(self, worker: WorkerProcess, *, error: str) -> None:
+        assert worker.job is not None
+        job, worker.job = worker.job, None
+        self._on_result(VideoResult(record=self._records[job.spec.episode_id], error=error))
+
+    def _replace(self, worker: WorkerProcess, why: str) -> None:
+        """A worker died or stalls: its video is given up, another worker takes its place."""
+        if worker.job is None:
+            raise VideoPoolError(f"workers do not start: {why}")
+        self._end(worker, error=why)
+        worker.kill()
+        self._workers[self._workers.index(worker)] = self._start(worker.slot)
