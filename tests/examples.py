@@ -69,16 +69,20 @@ def observation(episode_id: str = "libero_spatial/00/00/r0", step: int = 0) -> O
     )
 
 
-def manifest(planned: dict[str, int] | None = None, mujoco: str = "3.2.3") -> RunManifest:
+def manifest(planned: dict[str, int] | None = None, mujoco: str = "3.2.3", shard: str = "") -> RunManifest:
     return RunManifest(
         version=MANIFEST_VERSION,
         plan_sha256="0" * 64,
+        shard=shard,
         planned_episodes=planned or {"libero_spatial/00": 2},
         protocol={"name": "openvla"},
         instructions={"libero_spatial/00": "pick up the bowl"},
+        cameras=(),
+        image_convention="rotated_180",
         policy="zero",
         checkpoint="",
         checkpoint_sha256="",
+        policy_metadata={},
         dtype="not stated",
         ensemble="open loop, whole chunk",
         seed=0,

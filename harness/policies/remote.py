@@ -172,7 +172,7 @@ class RemotePolicy:
             InvalidMessage,
         ) as error:  # InvalidMessage: gone in the middle of the handshake
             raise ConnectionError(_reason(error)) from error
-        except InvalidURI as error:
+        except (InvalidURI, ValueError) as error:
             raise PolicyServerAddressError(f"--policy {self._address}: expected ws://HOST:PORT; {error}") from error
         except WebSocketException as error:
             raise PolicyServerError(f"{self._address} speaks no websocket: {_reason(error)}") from error

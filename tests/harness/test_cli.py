@@ -16,6 +16,7 @@ from rich.console import Console
 
 from harness.arguments import EvalArguments
 from harness.cli import EXIT_INCOMPLETE, EXIT_OK, EXIT_USAGE, run
+from harness.terminal import Terminal
 from results.run_directory import RunDirectory
 from results.trace import read_trace, write_trace
 from tasks.interface import OpenLoopSpec, TemporalEnsembleSpec
@@ -27,11 +28,14 @@ def call(tmp_path: Path, **arguments: object) -> tuple[int, str, str]:
     """(exit status, output, errors) of a run in this process; its workers are real."""
     arguments.setdefault("output_dir", tmp_path / "run")
     arguments.setdefault("workers", "1")
+    arguments.setdefault("videos", "none")
     with (tmp_path / "out").open("w+") as out, (tmp_path / "err").open("w+") as err:
         status = run(
             EvalArguments(**arguments),  # type: ignore[arg-type]
-            Console(file=out, width=200, force_terminal=False),
-            Console(file=err, width=200, force_terminal=False),
+            Terminal(
+                out=Console(file=out, width=200, force_terminal=False),
+                errors=Console(file=err, width=200, force_terminal=False),
+            ),
         )
         out.seek(0)
         err.seek(0)
@@ -292,6 +296,8 @@ def test_ctrl_c_prints_the_table_so_far_and_leaves_no_process(tmp_path: Path) ->
             "1",
             "--output-dir",
             "run",
+            "--videos",
+            "none",
         ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -339,6 +345,14 @@ def test_help_shows_every_flag_of_the_command(tmp_path: Path) -> None:
         "max-errors",
         "output-dir",
         "mujoco-gl",
+        "retry-errors",
+        "shard",
+        "merge",
+        "videos",
+        "video-size",
+        "video-view",
+        "render",
+        "server-timeout-s",
         "list",
     ):
         assert f"--{flag}" in text

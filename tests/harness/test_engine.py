@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from harness.policies.simple import BlindPolicy, ZeroPolicy
-from harness.rollout.engine import Engine, EngineLimits, RunEnd
+from harness.rollout.engine import Engine, EngineLimits, Incident, RunEnd
 from harness.sim.settings import RolloutSettings
 from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, OpenLoopSpec, Outcome, Policy
 from tasks.plan import plan_official
@@ -45,8 +45,10 @@ def run(
     meanwhile: Callable[[Engine], None] | None = None,
     worker_policy: str = "",
     workers: int = 1,
+    incidents: list[Incident] | None = None,
 ) -> tuple[RunEnd, list[EpisodeRecord]]:
     records: list[EpisodeRecord] = []
+    incidents = [] if incidents is None else incidents
     engine = Engine(
         policy=policy,
         settings=settings(run_dir, worker_policy),
@@ -55,6 +57,7 @@ def run(
         workers=workers,
         limits=EngineLimits(worker_timeout_s=timeout_s, max_errors=max_errors),
         on_record=records.append,
+        on_incident=incidents.append,
     )
     if meanwhile is not None:
         threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
@@ -103,8 +106,11 @@ class TestFaults:
         self, tmp_path: Path, undisturbed: list[EpisodeRecord]
     ) -> None:
         policy = Harming(lambda: harm_workers(signal.SIGKILL), calls=[5])
-        end, records = run(policy, tmp_path)
+        incidents: list[Incident] = []
+        end, records = run(policy, tmp_path, incidents=incidents)
         assert end.reason == "completed"
+        assert [(i.kind, i.episode_id, i.attempt) for i in incidents] == [("worker_replaced", SPECS[0].episode_id, 1)]
+        assert "was killed by SIGKILL" in incidents[0].why
         assert [r.attempt for r in records] == [2, 1]
         assert policy.started == [SPECS[0].episode_id, SPECS[0].episode_id, SPECS[1].episode_id]
         assert [r.final_state_sha256 for r in records] == [r.final_state_sha256 for r in undisturbed]
@@ -131,11 +137,21 @@ class TestFaults:
         assert len(records) == 1
 
     def test_a_worker_that_raises_is_asked_again_and_then_an_error(self, tmp_path: Path) -> None:
-        (tmp_path / "traces").write_text("a file where the traces' folder should be")
-        end, records = run(ZeroPolicy(), tmp_path, specs=SPECS[:1])
+        file = tmp_path / "nowhere.bddl"
+        broken = dataclasses.replace(SPECS[0], task=dataclasses.replace(SPECS[0].task, bddl_file=file))
+        incidents: list[Incident] = []
+        end, records = run(ZeroPolicy(), tmp_path, specs=[broken], incidents=incidents)
         assert end.reason == "completed"
         assert (records[0].outcome, records[0].attempt) == (Outcome.ERROR, 3)
-        assert "NotADirectoryError" in records[0].error or "FileExistsError" in records[0].error
+        assert "FileNotFoundError" in records[0].error
+        assert [(i.kind, i.attempt) for i in incidents] == [("episode_repeated", n) for n in (1, 2, 3)]
+
+    def test_a_trace_that_cannot_be_written_ends_the_run(self, tmp_path: Path) -> None:
+        (tmp_path / "traces").write_text("a file where the traces' folder should be")
+        end, records = run(ZeroPolicy(), tmp_path)
+        assert (end.reason, records) == ("cannot_write", [])
+        assert "cannot write the trace" in end.detail
+        assert "Free some space there and repeat the command" in end.detail
 
     def test_a_slow_policy_is_not_blamed_on_the_workers(self, tmp_path: Path) -> None:
         """While one batch is computed, another worker's query waits: that worker has answered and owes nothing."""

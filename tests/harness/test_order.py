@@ -43,6 +43,7 @@ def roll_out(
         workers=workers,
         limits=EngineLimits(worker_timeout_s=300, max_errors=0),
         on_record=lambda record: records.update({record.spec.episode_id: record}),
+        on_incident=lambda incident: pytest.fail(str(incident)),
     )
     end = engine.run(specs)
     assert end.reason == "completed", end.detail

@@ -120,7 +120,10 @@ def test_the_working_directory_never_shadows_an_installed_package(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pi0", "unknown policy 'pi0'; expected one of expert, zero, random, replay:PATH, or a factory as module:name"),
+        (
+            "pi0",
+            "unknown policy 'pi0'; expected one of expert, zero, random, replay:PATH, ws://HOST:PORT, or a factory as module:name",
+        ),
         ("no_such_module:make", "there is no module 'no_such_module', neither installed nor below"),
         ("harness.policies.simple:Nobody", "has no callable 'Nobody'; it has .*ZeroPolicy"),
         ("json:JSONDecoder", "returned JSONDecoder, which is no policy: it lacks needs, start, act, finish"),

@@ -61,6 +61,16 @@ def test_the_files(tmp_path: Path) -> None:
     assert float(rows[0]["low_95"]) == wilson(2, 3).low
 
 
+def test_the_order_of_episodes_changes_nothing(tmp_path: Path) -> None:
+    contents = []
+    for ordered in (records(), records()[::-1]):
+        write_summary(tmp_path, manifest(PLANNED), ordered, wall_s=12.0)
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        assert set(summary.pop("time")) == {"wall_s", "worker_shares"}
+        contents.append((json.dumps(summary), (tmp_path / "summary.csv").read_bytes()))
+    assert contents[0] == contents[1]
+
+
 def printed(width: int = 80, mujoco: str = "3.2.3") -> str:
     console = Console(width=width, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115
     print_results(console, manifest(PLANNED, mujoco), records(), wall_s=60.0)

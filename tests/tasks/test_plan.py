@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.interface import Recorded, Sampled
-from tasks.plan import plan_official
+from tasks.plan import Plan, plan_official
 from tasks.protocols import lerobot, openvla
 from tasks.suites import UnknownTaskError
 from tests.examples import episode, task
@@ -63,3 +63,29 @@ def test_too_many_episodes_name_the_limit() -> None:
         plan_official([task()], openvla(), episodes=60)
     with pytest.raises(ValueError, match="expected at least one episode"):
         plan_official([task()], openvla(), episodes=0)
+
+
+def horizons(plan: Plan) -> int:
+    return sum(plan.protocol.horizon(e.task) for e in plan.episodes)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_shards_are_the_plan_cut_in_pieces_of_equal_work(count: int) -> None:
+    tasks = [*(task(i) for i in range(3)), *(task(i, suite="libero_10") for i in range(2))]
+    plan = plan_official(tasks, openvla(), episodes=8)
+    shards = [plan.shard(f"{i}/{count}") for i in range(1, count + 1)]
+    assert tuple(e for shard in shards for e in shard.episodes) == plan.episodes
+    assert all(shard.episodes for shard in shards)
+    if count < 40:
+        assert max(map(horizons, shards)) - min(map(horizons, shards)) <= 2 * 520
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "a/b", "1/2/3", "-1/2"])
+def test_a_shard_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--shard: expected i/n with 1 <= i <= n, such as 1/2 and 2/2, got"):
+        plan_official([task()], openvla(), episodes=4).shard(text)
+
+
+def test_more_shards_than_episodes() -> None:
+    with pytest.raises(ValueError, match="the plan has 4 episodes, too few for 5 shards"):
+        plan_official([task()], openvla(), episodes=4).shard("1/5")
