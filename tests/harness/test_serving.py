@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import subprocess
+import sys
+import threading
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from rich.console import Console
 from websockets.sync.client import connect
 
+from harness.cli import EXIT_INCOMPLETE, EXIT_OK
 from harness.policies.openpi_wire import pack, resized, unpack
 from harness.policies.remote import PolicyServerError, RemotePolicy
 from harness.policies.simple import BlindPolicy, RandomPolicy
@@ -23,6 +26,7 @@ from harness.serving.cli import EXIT_USAGE, ServeArguments, run
 from harness.serving.server import PolicyServer, server_metadata
 from harness.serving.session import MOST_EPISODES, LiveEpisodes, Session
 from harness.terminal import Terminal
+from results.run_directory import RunDirectory
 from tasks.interface import (
     CAMERAS,
     ActionChunk,
@@ -33,7 +37,8 @@ from tasks.interface import (
     PolicyNeeds,
     TemporalEnsembleSpec,
 )
-from tests.harness.openpi_environment import PROGRAMS, openpi_python, vla_serve
+from tests.harness.openpi_environment import PROGRAMS, openpi_python, openpi_server, vla_serve
+from tests.harness.test_cli import call
 from tests.harness.test_remote import EPISODES, client, observation
 from tests.harness.torch_policy import make_torch_policy
 
@@ -388,18 +393,80 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 def test_a_server_needs_no_simulator() -> None:
     code = "import sys, harness.serving.cli; print({'mujoco', 'robosuite', 'libero', 'torch'} & set(sys.modules))"
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_remote_policies_close(tmp_path: Path) -> None:
-    import threading
-
     with vla_serve("--policy", "zero") as (_, port):
         before = threading.active_count()
         remote = RemotePolicy(f"ws://127.0.0.1:{port}", timeout_s=5)
         assert threading.active_count() == before + 1
         remote.close()
         assert threading.active_count() == before
+
+
+# --- a whole evaluation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.sim
+def test_an_evaluation_over_the_wire_equals_one_at_home(tmp_path: Path) -> None:
+    """The same final states bit for bit: several connections, full-size images, noise by episode and step."""
+    flags = {"suite": ("libero_spatial",), "tasks": ("0", "8"), "episodes": 1, "workers": "2"}
+    assert call(tmp_path, **flags, policy=TORCH[1], output_dir=tmp_path / "home")[0] == EXIT_OK
+    with vla_serve(*TORCH) as (_, port):
+        status, output, errors = call(tmp_path, **flags, policy=f"ws://127.0.0.1:{port}", output_dir=tmp_path / "wire")
+    assert (status, errors) == (EXIT_OK, "")
+    assert f"ws://127.0.0.1:{port}" in output
+    home, wire = (
+        {r.spec.episode_id: (r.steps, r.queries, r.final_state_sha256) for r in RunDirectory(tmp_path / run).records()}
+        for run in ("home", "wire")
+    )
+    assert home == wire
+    manifest = RunDirectory(tmp_path / "wire").manifest()
+    assert manifest.policy_metadata["policy"] == TORCH[1]
+    assert (manifest.dtype, manifest.ensemble) == ("float32", "open loop, whole chunk")
+
+
+@pytest.mark.sim
+def test_a_server_that_fails_ends_the_run_after_saving_and_resuming_completes_it(tmp_path: Path) -> None:
+    flags = {"suite": ("libero_spatial",), "tasks": ("0",), "episodes": 1, "execute_steps": 10}
+    with openpi_server("raises_later", tmp_path) as (_, port):
+        address = f"ws://127.0.0.1:{port}"
+        status, output, errors = call(tmp_path, **flags, policy=address)
+        assert status == EXIT_INCOMPLETE
+        assert f"{address} failed on libero_spatial/00/00/r0 step 30; it says:" in errors
+        assert "RuntimeError: CUDA error: out of memory" in errors
+        assert "remote.py" not in errors, "the server's traceback, not ours"
+        assert "1 of 1 episodes have no result" in output
+    with openpi_server("good", tmp_path, port):
+        status, output, errors = call(tmp_path, **flags, policy=address)
+        assert (status, errors) == (EXIT_OK, "")
+        assert RunDirectory(tmp_path / "run").records()[0].queries == 22
+
+
+@pytest.mark.sim
+def test_a_server_that_dies_ends_the_run_after_saving(tmp_path: Path) -> None:
+    with openpi_server("good", tmp_path) as (server, port):
+        killer = threading.Timer(12.0, server.kill)
+        killer.start()
+        status, output, errors = call(
+            tmp_path, suite=("libero_spatial",), tasks=("0",), policy=f"ws://127.0.0.1:{port}", server_timeout_s=2.0
+        )
+        killer.cancel()
+    assert status == EXIT_INCOMPLETE
+    assert "is gone and did not come back within 2 s (--server-timeout-s), at libero_spatial/00/" in errors
+    assert "Traceback" not in errors
+    assert "episodes have no result" in output
+
+
+@pytest.mark.parametrize("checkpoint", [None, Path(__file__)])
+def test_no_server_is_explained_before_anything_runs(tmp_path: Path, checkpoint: Path | None) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"ws://127.0.0.1:{probe.getsockname()[1]}"
+    status, _, errors = call(tmp_path, suite=("libero_spatial",), policy=address, checkpoint=checkpoint)
+    assert status == EXIT_USAGE
+    expected = "the policy server has loaded its own" if checkpoint else f"no policy server at {address}: "
+    assert expected in errors
+    assert not (tmp_path / "run" / "manifest.json").exists()
