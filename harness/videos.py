@@ -45,17 +45,11 @@ def videos_after_run(
         VideoPoolError: likewise, by a worker.
         KeyboardInterrupt: Ctrl-C; whole videos are kept.
     """
-    policy_view = arguments.video_view == "policy"
-    missing = [
-        record
-        for record in choose_videos(records, arguments.videos)
-        if not (run.path / video_path(record.spec.episode_id, policy_view=policy_view)).is_file()
-    ]
-    return _render(run, manifest, missing, arguments, terminal)
+    return _render(run, manifest, _missing(run.path, records, arguments), arguments, terminal)
 
 
 def render_run(arguments: EvalArguments, terminal: Terminal) -> VideosEnd:
-    """`vla-eval --render RUN`: the episodes `--only` names, or those `--videos` says; again where there is a video.
+    """`vla-eval --render RUN`: what `--videos` says and is not there yet; or the episodes `--only` names, in any case.
 
     Raises:
         ValueError: there is no such run or episode, or its policy saw nothing to show.
@@ -73,9 +67,19 @@ def render_run(arguments: EvalArguments, terminal: Terminal) -> VideosEnd:
     return _render(run, manifest, _wanted(run.path, records, arguments), arguments, terminal)
 
 
+def _missing(path: Path, records: Sequence[EpisodeRecord], arguments: EvalArguments) -> list[EpisodeRecord]:
+    """What `--videos` asks for and is not there yet."""
+    policy_view = arguments.video_view == "policy"
+    return [
+        record
+        for record in choose_videos(records, arguments.videos)
+        if not (path / video_path(record.spec.episode_id, policy_view=policy_view)).is_file()
+    ]
+
+
 def _wanted(path: Path, records: Sequence[EpisodeRecord], arguments: EvalArguments) -> list[EpisodeRecord]:
     if not arguments.only:
-        return choose_videos(records, arguments.videos)
+        return _missing(path, records, arguments)
     by_id = {record.spec.episode_id: record for record in records}
     for episode_id in arguments.only:
         if episode_id not in by_id:

@@ -58,6 +58,7 @@ class RunDirectory:
     def release(self) -> None:
         """Let other processes in."""
         if self._lock is not None:
+            self._remove_temporaries()
             self._lock.release()
             self._lock = None
 
@@ -88,9 +89,12 @@ class RunDirectory:
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
                 os.truncate(self._episodes, whole)
+        self._remove_temporaries()
+        return self.records()
+
+    def _remove_temporaries(self) -> None:
         for folder in ("traces", "videos"):
             remove_temporaries(self.path / folder)
-        return self.records()
 
     def _last_sign_s(self) -> float:
         return self._episodes.stat().st_mtime if self._episodes.is_file() else 0.0

@@ -26,8 +26,6 @@ from results.trace import read_trace
 from tasks.interface import EpisodeRecord
 
 ROOT = Path(__file__).parents[1]
-PAUSE_S = (2.0, 5.0)
-"""Between kills, drawn anew each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +39,8 @@ class Arguments:
     worker_kills: int = 10
     parent_kills: int = 3
     policy: str = "expert"
+    pause_s: tuple[float, float] = (2.0, 5.0)
+    """Shortest and longest time between kills."""
     seed: int = 0
 
 
@@ -88,7 +88,7 @@ def disturb(arguments: Arguments, run_dir: Path) -> Disturbed:
         done.sessions += 1
         done.pids.add(process.pid)
         while process.poll() is None:
-            deadline = time.monotonic() + generator.uniform(*PAUSE_S)
+            deadline = time.monotonic() + generator.uniform(*arguments.pause_s)
             while time.monotonic() < deadline and process.poll() is None:
                 done.pids.update(children(process.pid))
                 time.sleep(0.05)

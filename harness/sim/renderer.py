@@ -65,6 +65,11 @@ class Renderer:
         self._context.render(width=self._size_px, height=self._size_px, camera_id=self._model.camera_name2id(camera))
         return self._context.read_pixels(self._size_px, self._size_px)
 
+    def close(self) -> None:
+        """Free the GL resources, in their own context: robosuite frees them in whichever is current, hurting another's."""
+        self._context.gl_ctx.make_current()
+        del self._context
+
 
 def convert(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray[np.uint8]:
     """An image as OpenGL gives it (H, W, 3), in another convention."""

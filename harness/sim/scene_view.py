@@ -50,3 +50,7 @@ class SceneView:
             images[row] = self._renderer.render(camera)
         self._model.site_rgba[:] = current
         return images
+
+    def close(self) -> None:
+        """Free the GL context."""
+        self._renderer.close()

@@ -266,5 +266,7 @@ class Simulator:
 
     def close(self) -> None:
         """Release the model, the data and the GL context."""
-        self._view = None
+        if self._view is not None:
+            self._view.close()
+            self._view = None
         self.scene.close()

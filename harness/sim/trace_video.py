@@ -70,8 +70,8 @@ class TraceVideos:
         if self._built_for == (str(spec.task), xml):
             return
         if self._built_for is not None:
+            self._view.close()
             self._scene.close()
-            del self._view
         self._built_for = None
         self._scene = Scene(spec.task, xml)
         self._view = SceneView(self._scene, self._size_px)

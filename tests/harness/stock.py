@@ -51,10 +51,18 @@ class StockLoop:
 
     def reset(self) -> None:
         """The next episode's reset."""
+        self._select_context()
         self.env.reset()
+
+    def _select_context(self) -> None:
+        """robosuite draws, and frees what it drew with, in whichever GL context is current; here that may be the simulator's."""
+        context = self.env.sim._render_context_offscreen
+        if context is not None:
+            context.gl_ctx.make_current()
 
     def begin(self, index: int) -> Seen:
         """Set init state `index` and settle."""
+        self._select_context()
         observation = self.env.set_init_state(self._states[index])
         action = [0.0] * 6 + [self._protocol.settle_gripper]
         for _ in range(self._protocol.settle_steps):
@@ -62,6 +70,7 @@ class StockLoop:
         return self._seen(observation, False)
 
     def step(self, action: NDArray[np.float64]) -> Seen:
+        self._select_context()
         observation, _, done, _ = self.env.step(action)
         return self._seen(observation, bool(done))
 

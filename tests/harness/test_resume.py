@@ -119,7 +119,7 @@ def test_two_shards_merged_equal_one_run(tmp_path: Path) -> None:
 @pytest.mark.sim
 def test_killed_workers_and_a_killed_parent_change_nothing(tmp_path: Path) -> None:
     """`scripts/kill_and_resume.py` does the same with forty episodes, ten workers and three parents."""
-    arguments = Arguments(tasks=("0", "4"), episodes=5, worker_kills=2, parent_kills=1)
+    arguments = Arguments(tasks=("0", "4"), episodes=5, worker_kills=2, parent_kills=1, pause_s=(1.0, 2.5))
     before = shared_memory()
     assert start(arguments, tmp_path / "undisturbed").wait() == 0
     done = disturb(arguments, tmp_path / "disturbed")

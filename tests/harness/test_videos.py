@@ -68,7 +68,7 @@ class TestAfterTheRun:
             red, green, _ = frame[100:108, 1:4].mean(axis=(0, 1))
             assert green > red + 50
 
-    def test_the_same_command_renders_nothing_twice(self, run: RunDirectory) -> None:
+    def test_neither_the_same_command_nor_render_does_anything_twice(self, run: RunDirectory) -> None:
         file = run.path / video_path(EPISODE)
         before = file.stat().st_mtime_ns
         status, output, _ = call(
@@ -76,6 +76,8 @@ class TestAfterTheRun:
         )
         assert status == EXIT_OK
         assert "Rendering" not in output
+        status, output, _ = call(run.path.parent, render=run.path, videos="some")
+        assert (status, "Rendering" in output) == (EXIT_OK, False)
         assert file.stat().st_mtime_ns == before
 
 

@@ -126,6 +126,18 @@ def test_what_changes_no_result_may_differ(tmp_path: Path, changed: dict[str, ob
     RunDirectory.reserve(tmp_path).begin(dataclasses.replace(manifest(), **changed))  # type: ignore[arg-type]
 
 
+def test_a_policy_server_may_move_but_not_change(tmp_path: Path) -> None:
+    there = dataclasses.replace(manifest(), policy="ws://a:8000", policy_metadata={"model": "pi0"})
+    run = RunDirectory.reserve(tmp_path)
+    run.begin(there)
+    run.append(record())
+    run.begin(dataclasses.replace(there, policy="ws://b:9000"))
+    with pytest.raises(RunDirectoryError, match="policy server's metadata, model: pi0 there, pi05 here"):
+        run.begin(dataclasses.replace(there, policy_metadata={"model": "pi05"}))
+    with pytest.raises(RunDirectoryError, match="policy: ws://a:8000 there, zero here"):
+        run.begin(dataclasses.replace(there, policy="zero"))
+
+
 def test_a_run_without_an_episode_makes_room_for_another(tmp_path: Path) -> None:
     begin(tmp_path).release()
     other = RunDirectory.reserve(tmp_path)
