@@ -283,6 +283,7 @@ def test_in_this_process_an_exception_reaches_the_debugger(tmp_path: Path, monke
 def test_ctrl_c_prints_the_table_so_far_and_leaves_no_process(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
+            *("env", "--default-signal=INT"),  # tests run with a shell's `&` inherit that it is ignored
             sys.executable,
             "-m",
             "harness",
@@ -304,7 +305,6 @@ def test_ctrl_c_prints_the_table_so_far_and_leaves_no_process(tmp_path: Path) ->
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` makes us ignore it
     )
     episodes = tmp_path / "run" / "episodes.jsonl"
     deadline = time.monotonic() + 120
