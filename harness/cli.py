@@ -19,10 +19,12 @@ from harness.arguments import EvalArguments
 from harness.policies.replay import Recording, unequal_final_states
 from harness.preparation import Evaluation, prepare_evaluation
 from harness.progress import RunProgress
+from harness.rollout.batcher import ExplainedPolicyError
 from harness.rollout.engine import Engine, EngineLimits, Incident, RecordingError, RunEnd
 from harness.rollout.in_process import run_in_process
 from harness.rollout.video_pool import VideoPoolError
 from harness.sim.gl import GlError, set_environment
+from harness.sim.settings import TraceWriteError
 from harness.terminal import Terminal
 from harness.videos import render_run, videos_after_run
 from results.manifest import RunManifest
@@ -134,7 +136,7 @@ def evaluate(
     records = {record.spec.episode_id: record for record in kept}
     todo = [spec for spec in plan.episodes if spec.episode_id not in records]
     _announce(terminal, evaluation, len(kept))
-    end = RunEnd(reason="interrupted", detail="")
+    end = RunEnd(reason="crashed", detail="")
     try:
         with RunProgress(terminal.out, len(plan.episodes), kept) as progress:
 
@@ -145,7 +147,9 @@ def evaluate(
 
             end = _roll_out(evaluation, todo, arguments, on_record)
     finally:
-        results = list(records.values())
+        # An episode that was to be run again, and was not, still has its error.
+        earlier = {record.spec.episode_id: record for record in run_dir.records()}
+        results = list((earlier | records).values())
         _conclude(run_dir, evaluation.manifest, results, end, terminal)
     _print_errors(terminal, [record for record in results if record not in kept], end)
     if end.reason == "cannot_start" and not results:
@@ -209,8 +213,10 @@ def _roll_out(
             run_in_process(todo, evaluation.policy, evaluation.settings, on_record)
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
-        except RecordingError as error:
+        except (RecordingError, TraceWriteError) as error:
             return RunEnd(reason="cannot_write", detail=str(error))
+        except ExplainedPolicyError as error:
+            return RunEnd(reason="policy_error", detail=str(error))
         return RunEnd(reason="completed", detail="")
 
     def on_incident(incident: Incident) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from harness.arguments import EvalArguments
 from harness.expert.pick_and_place import check_supported
 from harness.machine import parse_workers
-from harness.policies.factory import PolicyNameError, make_policy
+from harness.policies.factory import PolicyNameError, make_policy, policy_code_sha256
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
 from harness.sim.gl import Backend, choose_backend
@@ -28,6 +29,7 @@ from tasks.suites import SUITES, UnknownTaskError, select_tasks
 
 PRIVILEGED_NEEDS = PolicyNeeds(cameras=(), image_convention=None, batch_size=1, ensemble=OpenLoopSpec())
 REPLAY = "replay:"
+NO_FACTORY = (REPLAY, "ws://", "wss://")
 NOTHING_RENDERED = "nothing rendered"
 
 
@@ -49,9 +51,10 @@ class Evaluation:
 
     def close(self) -> None:
         """Let other processes into the folder, hang up on a policy server."""
-        self.run.release()
         if isinstance(self.policy, RemotePolicy):
             self.policy.close()
+        self.run.remove_temporaries()
+        self.run.release()
 
 
 def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
@@ -68,9 +71,12 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
     whole = _plan(arguments, recording)
     plan = whole.shard(arguments.shard) if arguments.shard else whole
     checkpoint_sha256 = path_sha256(arguments.checkpoint) if arguments.checkpoint else ""
-    run_dir = RunDirectory.reserve(arguments.output_dir or default_run_dir(arguments, plan))
-    try:
+    with contextlib.ExitStack() as undo:
+        run_dir = RunDirectory.reserve(arguments.output_dir or default_run_dir(arguments, plan))
+        undo.callback(run_dir.release)
         policy = _policy(arguments, recording)
+        if isinstance(policy, RemotePolicy):
+            undo.callback(policy.close)
         needs = policy.needs if policy is not None else PRIVILEGED_NEEDS
         if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
@@ -80,9 +86,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         if needs.cameras:
             backend, device = choose_backend(arguments.mujoco_gl)
             renderer = f"{backend}: {device}"
-    except BaseException:
-        run_dir.release()
-        raise
+        undo.pop_all()
     settings = RolloutSettings(
         protocol=plan.protocol.name,
         cameras=needs.cameras,
@@ -218,6 +222,7 @@ def _manifest(
         cameras=settings.cameras,
         image_convention=settings.image_convention,
         policy=arguments.policy,
+        policy_code_sha256="" if arguments.policy.startswith(NO_FACTORY) else policy_code_sha256(arguments.policy),
         checkpoint=str(arguments.checkpoint or ""),
         checkpoint_sha256=checkpoint_sha256,
         policy_metadata=policy.metadata if isinstance(policy, RemotePolicy) else {},

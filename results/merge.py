@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.manifest import RunManifest, differences
+from results.manifest import RunManifest, differences, write_manifest
 from results.run_directory import RunDirectory
 from results.summary import write_summary
 from results.video import video_path
@@ -40,6 +40,7 @@ def merge_shards(folders: Sequence[Path], target: Path) -> tuple[RunManifest, li
         RecordError: a shard's `episodes.jsonl` is damaged.
         OSError: the disk is full.
     """
+    folders = list({folder.resolve(): folder for folder in folders}.values())  # the same one twice is one
     with contextlib.ExitStack() as stack:
         shards = []
         for folder in folders:
@@ -49,16 +50,16 @@ def merge_shards(folders: Sequence[Path], target: Path) -> tuple[RunManifest, li
             stack.callback(shards[-1].release)
         shards = _in_order(shards)
         if target.exists() and any(target.iterdir()):
-            raise MergeError(f"{target} is not empty; name a new folder with --output-dir")
+            raise MergeError(f"{target} is not empty; name a new folder with --output-dir, or remove it")
         merged = RunDirectory.reserve(target)
         stack.callback(merged.release)
         manifest = _merged_manifest([shard.manifest() for shard in shards])
-        merged.begin(manifest)
-        merged.log.write("merged", shards=[str(shard.path.resolve()) for shard in shards])
         for shard in shards:
             for record in shard.records():
                 _take_files(shard.path, target, record)
                 merged.append(record)
+        merged.log.write("merged", shards=[str(shard.path.resolve()) for shard in shards])
+        write_manifest(target / "manifest.json", manifest)  # last: half a merge is no run
         wall_s = sum(shard.log.wall_s() for shard in shards)
         records = merged.records()
         write_summary(target, manifest, records, wall_s)
@@ -109,6 +110,8 @@ def _take_files(source: Path, target: Path, record: EpisodeRecord) -> None:
     """Link an episode's trace and videos, or copy them where links are impossible."""
     video = video_path(record.spec.episode_id)
     policy_view = video_path(record.spec.episode_id, policy_view=True)
+    if record.trace and not (source / record.trace).is_file():
+        raise MergeError(f"{source} has no trace of {record.spec.episode_id}; there should be a file {record.trace}")
     for name in (record.trace, video, policy_view):
         if not name or not (source / name).is_file():
             continue

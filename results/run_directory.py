@@ -6,10 +6,9 @@ It is readable at any moment, also while the run goes on and after a kill; and t
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
-from results.files import remove_temporaries
+from results.files import append_line, cut_unfinished_line, remove_temporaries
 from results.lock import DirectoryLock, LockedError
 from results.manifest import RunManifest, differences, read_manifest, write_manifest
 from results.records import RecordError, from_json, to_json
@@ -58,9 +57,12 @@ class RunDirectory:
     def release(self) -> None:
         """Let other processes in."""
         if self._lock is not None:
-            self._remove_temporaries()
             self._lock.release()
             self._lock = None
+
+    def remove_temporaries(self) -> None:
+        """Delete the half-written files of workers that are dead."""
+        remove_temporaries(self.path)
 
     def begin(self, manifest: RunManifest) -> None:
         """Make the folder this run's, or go on with the run it holds.
@@ -69,6 +71,7 @@ class RunDirectory:
             RunDirectoryError: it holds episodes of a run whose results `manifest` would not reproduce.
         """
         assert self._lock is not None, "reserve the folder first"
+        last_sign_s = self._episodes.stat().st_mtime if self._episodes.is_file() else 0.0
         records = self._recover()
         if records:
             different = differences(self.manifest(), manifest)
@@ -80,29 +83,20 @@ class RunDirectory:
                 )
         else:
             write_manifest(self.path / "manifest.json", manifest)
-        self.log.close_killed_session(self._last_sign_s())
+        self.log.close_killed_session(last_sign_s)
 
     def _recover(self) -> list[EpisodeRecord]:
         """The records of an earlier session, after its death: half a line and half-written files are removed."""
-        if self._episodes.is_file():
-            content = self._episodes.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(self._episodes, whole)
-        self._remove_temporaries()
+        for file in (self._episodes, self.log.file):
+            cut_unfinished_line(file)
+        remove_temporaries(self.path)
         return self.records()
 
-    def _remove_temporaries(self) -> None:
-        for folder in ("traces", "videos"):
-            remove_temporaries(self.path / folder)
-
-    def _last_sign_s(self) -> float:
-        return self._episodes.stat().st_mtime if self._episodes.is_file() else 0.0
-
     def abandon(self) -> None:
-        """Take the manifest away again: the run ended before its first episode, and the folder may be used for another."""
+        """Take everything away again: the run ended before its first episode, and the folder may be used for another."""
         assert not self.records()
-        (self.path / "manifest.json").unlink(missing_ok=True)
+        for name in ("manifest.json", "log.jsonl", "summary.json", "summary.csv"):
+            (self.path / name).unlink(missing_ok=True)
 
     def append(self, record: EpisodeRecord) -> None:
         """Add one episode; it is on disk when this returns.
@@ -110,16 +104,7 @@ class RunDirectory:
         Raises:
             OSError: the disk is full; the file is as it was before.
         """
-        line = (to_json(record) + "\n").encode()
-        with self._episodes.open("ab", buffering=0) as stream:
-            before = stream.tell()
-            try:
-                if stream.write(line) != len(line):
-                    raise OSError(28, "No space left on device")
-                os.fsync(stream.fileno())
-            except OSError:
-                os.ftruncate(stream.fileno(), before)
-                raise
+        append_line(self._episodes, to_json(record))
 
     def manifest(self) -> RunManifest:
         """The run's manifest.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from results.files import append_line
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEvent:
@@ -18,7 +20,8 @@ class LogEvent:
     utc: str
     """ISO 8601."""
     event: str
-    """`session_started`, `session_ended`, `session_killed`, `worker_replaced`, `episode_error`, `video_failed`."""
+    """`session_started`, `session_ended`, `session_killed`, `worker_replaced`, `episode_repeated`, `episode_error`,
+    `video_failed` or `merged`."""
     details: Mapping[str, Any]
 
 
@@ -30,7 +33,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "log.jsonl"
+        self.file = folder / "log.jsonl"
 
     def write(self, event: str, *, at_s: float | None = None, **details: Any) -> None:
         """Append one line.
@@ -43,16 +46,14 @@ class RunLog:
         """
         when = datetime.datetime.fromtimestamp(time.time() if at_s is None else at_s, datetime.UTC)
         utc = when.isoformat(timespec="milliseconds")
-        line = json.dumps({"utc": utc, "event": event, **details}, default=str) + "\n"
-        with self._file.open("ab", buffering=0) as stream:
-            stream.write(line.encode())
+        append_line(self.file, json.dumps({"utc": utc, "event": event, **details}, default=str))
 
     def events(self) -> list[LogEvent]:
         """Everything logged so far; a line that a kill cut short is left out."""
-        if not self._file.is_file():
+        if not self.file.is_file():
             return []
         events = []
-        for line in self._file.read_text(errors="replace").splitlines():
+        for line in self.file.read_text(errors="replace").splitlines():
             try:
                 content = json.loads(line)
                 events.append(LogEvent(utc=content.pop("utc"), event=content.pop("event"), details=content))

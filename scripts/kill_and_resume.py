@@ -21,6 +21,7 @@ from pathlib import Path
 import tyro
 
 from results.manifest import machine_name
+from results.records import from_json
 from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.interface import EpisodeRecord
@@ -108,15 +109,13 @@ def differences(undisturbed: Path, disturbed: Path, done: Disturbed) -> list[str
     expected, got = (outcomes(RunDirectory(path).records()) for path in (undisturbed, disturbed))
     found += [f"{key}: {expected.get(key)} undisturbed, {got.get(key)} disturbed" for key in {**expected, **got}
               if expected.get(key) != got.get(key)]  # fmt: skip
-    lines = Counter(r.spec.episode_id for r in RunDirectory(disturbed).records())
-    raw = len((disturbed / "episodes.jsonl").read_bytes().splitlines())
-    if raw != len(expected) or max(lines.values()) > 1:
-        found.append(f"{raw} lines in episodes.jsonl, {len(expected)} expected")
+    lines = (disturbed / "episodes.jsonl").read_text().splitlines()
+    times = Counter(from_json(line).spec.episode_id for line in lines)
+    found += [f"{key} is recorded {count} times" for key, count in times.items() if count > 1]
     for record in RunDirectory(disturbed).records():
         if read_trace(disturbed / record.trace).state_sha256(-1) != record.final_state_sha256:
             found.append(f"{record.trace} does not end in the recorded state")
-    leftovers = [str(file) for file in disturbed.rglob("*.tmp")]
-    found += [f"left behind: {name}" for name in leftovers]
+    found += [f"left behind: {file}" for file in disturbed.rglob("*.tmp")]
     time.sleep(1.0)
     found += [f"process {pid} is still there" for pid in sorted(done.pids) if is_ours(pid)]
     return found

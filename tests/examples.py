@@ -80,6 +80,7 @@ def manifest(planned: dict[str, int] | None = None, mujoco: str = "3.2.3", shard
         cameras=(),
         image_convention="rotated_180",
         policy="zero",
+        policy_code_sha256="",
         checkpoint="",
         checkpoint_sha256="",
         policy_metadata={},

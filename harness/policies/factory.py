@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.policies.simple import RandomPolicy, ZeroPolicy
+from results.manifest import path_sha256
 from tasks.interface import Policy
 
 BUILT_IN = ("expert", "zero", "random", "replay:PATH", "ws://HOST:PORT")
@@ -49,6 +50,20 @@ def make_policy(name: str, *, checkpoint: Path | None, seed: int) -> Policy:
             "See tasks.interface.Policy."
         )
     return policy  # type: ignore[no-any-return]
+
+
+def policy_code_sha256(name: str) -> str:
+    """Hash of the source file that a factory `module:name` lies in; empty for the policies that come with the harness.
+
+    What the file imports is not in the hash.
+    """
+    if ":" not in name:
+        return ""
+    try:
+        file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
+    except (ImportError, TypeError):
+        return ""  # a module without a file, such as one written in C
+    return path_sha256(Path(file)) if file and Path(file).is_file() else ""
 
 
 def _find_factory(name: str) -> Any:

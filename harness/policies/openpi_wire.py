@@ -28,10 +28,13 @@ IMAGE_CONVENTION: ImageConvention = "rotated_180"
 IMAGE_PX = 224
 
 EXTENSION_KEY = "vla_serve"
-"""In the metadata of a `vla-serve`: it takes images of any size, and these two keys besides openpi's."""
-EPISODE_KEY, STEP_KEY = "episode_id", "step"
+"""In the metadata of a `vla-serve`: it takes images of any size, and three more keys."""
+CLIENT_KEY, EPISODE_KEY, STEP_KEY = "client", "episode_id", "step"
+"""A name of the client's own choosing, the same on all its connections; the episode; the control step, 0 to begin."""
 
 _PLAIN_KINDS = "biuf"
+_MOST_ENTRIES = 4096
+"""Of a list or map; arrays are not lists."""
 
 
 class WireError(ValueError):
@@ -57,7 +60,9 @@ def unpack(frame: bytes) -> dict[Any, Any]:
         WireError: the frame is damaged, holds no map, or an array whose bytes do not fit its shape.
     """
     try:
-        content = msgpack.unpackb(frame, object_hook=_unpack_array)
+        content = msgpack.unpackb(
+            frame, object_hook=_unpack_array, max_array_len=_MOST_ENTRIES, max_map_len=_MOST_ENTRIES
+        )
     except WireError:
         raise
     except Exception as error:  # msgpack has a dozen, most of them ValueErrors
@@ -105,13 +110,15 @@ def plain(value: Any) -> Any:
     match value:
         case dict():
             return {_text(key): plain(entry) for key, entry in value.items()}
+        case np.ndarray() | np.generic():
+            return plain(value.tolist())
         case list() | tuple():
             return [plain(entry) for entry in value]
-        case np.ndarray() | np.generic():
-            return value.tolist()
-        case bytes():
-            return _text(value)
-    return value
+        case float():
+            return value if math.isfinite(value) else str(value)  # NaN is neither equal to itself nor JSON
+        case bool() | int() | str() | None:
+            return value
+    return _text(value)
 
 
 def _text(value: object) -> str:

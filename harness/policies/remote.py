@@ -1,13 +1,15 @@
 """A policy behind a websocket: any server that speaks openpi's protocol, openpi's own and `vla-serve` among them.
 
-One connection per episode in flight: the protocol takes turns strictly, and a server may keep an episode's state with
-its connection. A connection that breaks is made again with back-off, and the observation sent once more.
+One connection per episode in flight, because the protocol takes turns strictly, and a fresh one for every episode. A
+connection that breaks is made again with back-off, and the observation sent once more: a server is expected to answer
+from the observation alone, as openpi's do, or to know episodes by their names, as `vla-serve` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -16,12 +18,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI, WebSocketException
 from websockets.protocol import State
 
 from harness.policies.ensemble_wire import ensemble_from_plain
 from harness.policies.openpi_wire import (
     ACTIONS_KEY,
+    CLIENT_KEY,
     EPISODE_KEY,
     EXTENSION_KEY,
     IMAGE_CONVENTION,
@@ -53,6 +56,7 @@ CALLS_AT_ONCE = 16
 """Observations sent in parallel at most."""
 FIRST_CONTACT_S = 10.0
 MAX_LOST_REPLIES = 5
+HTTP_SERVER_ERRORS = 500
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
 MAX_REPLY_BYTES = 64 * 2**20
 
@@ -86,6 +90,7 @@ class RemotePolicy:
     def __init__(self, address: str, *, timeout_s: float) -> None:
         self._address = address
         self._timeout_s = timeout_s
+        self._client = secrets.token_hex(8)
         self._connections: dict[str, ClientConnection] = {}
         self._spare: list[ClientConnection] = []
         self._loop = asyncio.new_event_loop()
@@ -105,15 +110,17 @@ class RemotePolicy:
     # --- the policy --------------------------------------------------------------------------------
 
     def start(self, specs: Sequence[EpisodeSpec]) -> None:
-        """A server learns of an episode from its first observation."""
-        del specs
+        """A server learns of an episode from its first observation; one that was cut short is left behind."""
+        self.finish([spec.episode_id for spec in specs])
 
     def finish(self, episode_ids: Sequence[str]) -> None:
-        """Their connections are free for other episodes."""
+        """`vla-serve` is told by the next episode on the connection; to others a new connection is a new episode."""
         for episode_id in episode_ids:
             connection = self._connections.pop(episode_id, None)
-            if connection is not None:
+            if connection is not None and self._extended:
                 self._spare.append(connection)
+            elif connection is not None:
+                self._wait_for(connection.close())
 
     def act(self, observations: Sequence[Observation]) -> Sequence[ActionChunk]:
         """One chunk per observation, asked for in parallel; padding is not sent.
@@ -137,6 +144,8 @@ class RemotePolicy:
                 asyncio.run_coroutine_threadsafe(hang_up(), self._loop).result(timeout=2)
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=2)
+        if not self._loop.is_running():
+            self._loop.close()
 
     def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -165,24 +174,32 @@ class RemotePolicy:
                 ping_interval=None,  # openpi's server computes on its event loop and answers no ping meanwhile
                 proxy=None,
             )
-            greeting = await asyncio.wait_for(connection.recv(), self._timeout_s)
-        except (
-            OSError,
-            ConnectionClosed,
-            InvalidMessage,
-        ) as error:  # InvalidMessage: gone in the middle of the handshake
+        except InvalidStatus as error:
+            if error.response.status_code >= HTTP_SERVER_ERRORS:
+                raise ConnectionError(_reason(error)) from error  # a proxy before a server that is starting
+            raise PolicyServerError(f"{self._address} is no policy server: {_reason(error)}") from error
+        except (OSError, InvalidMessage) as error:  # InvalidMessage: gone in the middle of the handshake
             raise ConnectionError(_reason(error)) from error
         except (InvalidURI, ValueError) as error:
             raise PolicyServerAddressError(f"--policy {self._address}: expected ws://HOST:PORT; {error}") from error
         except WebSocketException as error:
             raise PolicyServerError(f"{self._address} speaks no websocket: {_reason(error)}") from error
         try:
-            return connection, plain(unpack(_binary(greeting)))
-        except WireError as error:
+            return connection, await self._greeting(connection)
+        except BaseException:
             await connection.close()
+            raise
+
+    async def _greeting(self, connection: ClientConnection) -> dict[str, Any]:
+        """The metadata, which a server sends first."""
+        try:
+            return plain(unpack(_binary(await asyncio.wait_for(connection.recv(), self._timeout_s))))
+        except WireError as error:
             raise PolicyServerError(
                 f"{self._address} is no server of openpi's protocol: its first frame should be a metadata map; {error}"
             ) from error
+        except (OSError, ConnectionClosed) as error:
+            raise ConnectionError(f"it sent no metadata: {_reason(error)}") from error
 
     async def _first_contact(self) -> tuple[ClientConnection, dict[str, Any]]:
         parts = urlsplit(self._address)
@@ -205,6 +222,7 @@ class RemotePolicy:
             else:
                 connection, metadata = await self._open()
                 if metadata != self.metadata:
+                    await connection.close()
                     raise PolicyServerError(
                         f"{self._address} came back as another policy: its metadata was {self.metadata} and is {metadata}. "
                         "Start the first one again and repeat the command."
@@ -240,7 +258,7 @@ class RemotePolicy:
         for camera, image in zip(self.needs.cameras, observation.images, strict=True):
             request[IMAGE_KEYS[camera]] = np.ascontiguousarray(image) if self._extended else resized(image)
         if self._extended:
-            request |= {EPISODE_KEY: observation.episode_id, STEP_KEY: observation.step}
+            request |= {CLIENT_KEY: self._client, EPISODE_KEY: observation.episode_id, STEP_KEY: observation.step}
         return request
 
     async def _exchange(self, episode_id: str, request: bytes, who: str) -> str | bytes:
@@ -251,12 +269,12 @@ class RemotePolicy:
             try:
                 connection = await self._connection(episode_id)
                 gone_since = 0.0
-                await connection.send(request)
-                return await asyncio.wait_for(connection.recv(), self._timeout_s)
+                return await asyncio.wait_for(_in_turn(connection, request), self._timeout_s)
             except ConnectionClosed as error:
                 lost_replies += 1
                 reason = _reason(error)
             except TimeoutError:
+                self._connections.pop(episode_id)  # its reply may still come, and would be taken for another's
                 raise PolicyServerError(
                     f"{self._address} gave no answer to {who} within {self._timeout_s:g} s (--server-timeout-s)"
                 ) from None
@@ -277,12 +295,17 @@ class RemotePolicy:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
+async def _in_turn(connection: ClientConnection, request: bytes) -> str | bytes:
+    await connection.send(request)
+    return await connection.recv()
+
+
 def _needs(extension: dict[str, Any]) -> PolicyNeeds:
     """What to give a server: what `vla-serve` says, or what openpi's LIBERO example does."""
     ensemble = extension.get("ensemble")
     return PolicyNeeds(
         cameras=tuple(extension.get("cameras", CAMERAS)),
-        image_convention=IMAGE_CONVENTION,
+        image_convention=extension.get("image_convention", IMAGE_CONVENTION),
         batch_size=CALLS_AT_ONCE,
         ensemble=ensemble_from_plain(ensemble) if ensemble else OpenLoopSpec(execute_steps=OPENPI_REPLAN_STEPS),
     )

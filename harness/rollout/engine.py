@@ -40,7 +40,9 @@ class EngineLimits:
 class RunEnd:
     """Why the engine stopped."""
 
-    reason: Literal["completed", "interrupted", "too_many_errors", "policy_error", "cannot_start", "cannot_write"]
+    reason: Literal[
+        "completed", "interrupted", "too_many_errors", "policy_error", "cannot_start", "cannot_write", "crashed"
+    ]
     detail: str
     """Traceback or explanation; empty when completed."""
 
@@ -111,9 +113,23 @@ class Engine:
 
     def run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
         """Run the episodes; returns when all ended or something ended the run. Never raises for a worker's fault."""
-        dealer = Dealer(specs)
         self._descriptor = shared_images.create(shared_images.ImageSlots.bytes_for(self._shape))
         self._slots = shared_images.ImageSlots(self._descriptor, self._shape)
+        try:
+            end = self._run(specs)
+            if end.reason not in ("completed", "cannot_write"):
+                self._keep_what_is_done()
+            return end
+        except RecordingError as error:
+            return RunEnd(reason="cannot_write", detail=str(error))
+        finally:
+            for worker in self._workers:
+                worker.kill()
+            self._workers = []
+            os.close(self._descriptor)
+
+    def _run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
+        dealer = Dealer(specs)
         try:
             for slot in range(min(self._shape[0], len(specs))):
                 self._workers.append(self._start(slot))
@@ -126,15 +142,16 @@ class Engine:
             return ended.end
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
-        except RecordingError as error:
-            return RunEnd(reason="cannot_write", detail=str(error))
         except OSError as error:
             return RunEnd(reason="cannot_start", detail=f"a worker process cannot be started: {error}")
-        finally:
-            for worker in self._workers:
-                worker.kill()
-            self._workers = []
-            os.close(self._descriptor)
+
+    def _keep_what_is_done(self) -> None:
+        """Episodes that ended while the parent was busy with what ended the run."""
+        for worker in self._workers:
+            with contextlib.suppress(EOFError, OSError):
+                message = worker.receive() if worker.connection.poll() else None
+                if isinstance(message, Done):
+                    self._on_record(message.record)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -203,7 +220,9 @@ class Engine:
                 assert worker.job is not None
                 self._finish(worker, _error_record(worker.job, message.error))
             case Failed():
-                self._report("episode_repeated", worker.job, message.error)
+                assert worker.job is not None
+                if worker.job.attempt < MAX_ATTEMPTS:
+                    self._report("episode_repeated", worker.job, message.error)
                 self._retry(worker, dealer, message.error)
 
     def _replace(self, worker: WorkerProcess, dealer: Dealer, why: str) -> None:
@@ -235,10 +254,10 @@ class Engine:
 
     def _finish(self, worker: WorkerProcess, record: EpisodeRecord) -> None:
         worker.job = None
+        self._on_record(record)
         if self._policy is not None:
             with _policy_faults():
                 self._policy.finish([record.spec.episode_id])
-        self._on_record(record)
         if record.outcome is Outcome.ERROR:
             self._errors += 1
             if self._errors > self._limits.max_errors:

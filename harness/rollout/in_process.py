@@ -34,8 +34,8 @@ def run_in_process(
             if policy is not None:
                 policy.start([spec])
             record = runner.run(spec, 1, query)
+            on_record(record)
             if policy is not None:
                 policy.finish([spec.episode_id])
-            on_record(record)
     finally:
         runner.close()

@@ -16,6 +16,8 @@ from harness.sim.settings import RolloutSettings
 from harness.sim.worker import WorkerSetup
 from tasks.interface import EpisodeRecord
 
+MAX_FAILED_STARTS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoResult:
@@ -58,6 +60,7 @@ class VideoPool:
         self._size_px = size_px
         self._policy_view = policy_view
         self._timeout_s = timeout_s
+        self._failed_starts = 0
         self._workers: list[WorkerProcess] = []
 
     def render(self, records: Sequence[EpisodeRecord], on_result: Callable[[VideoResult], None]) -> None:
@@ -119,12 +122,14 @@ class VideoPool:
             self._take(worker, message)
         for worker in list(self._workers):
             if worker.seconds_left() < 0:
-                self._replace(worker, f"no answer within {self._timeout_s:g} s; {worker.post_mortem()}")
+                self._replace(
+                    worker, f"no answer within {self._timeout_s:g} s (--worker-timeout-s); {worker.post_mortem()}"
+                )
 
     def _take(self, worker: WorkerProcess, message: object) -> None:
         match message:
             case Ready():
-                worker.ready = True
+                worker.ready, self._failed_starts = True, 0
             case CannotStart():
                 raise VideoPoolError(message.reason)
             case Rendered():
@@ -139,8 +144,11 @@ class VideoPool:
 
     def _replace(self, worker: WorkerProcess, why: str) -> None:
         """A worker died or stalls: its video is given up, another worker takes its place."""
-        if worker.job is None:
-            raise VideoPoolError(f"workers do not start: {why}")
-        self._end(worker, error=why)
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise VideoPoolError(f"workers do not start: {why}")
+        if worker.job is not None:
+            self._end(worker, error=why)
         worker.kill()
         self._workers[self._workers.index(worker)] = self._start(worker.slot)

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from harness.policies.factory import PolicyNameError, make_policy
+from harness.policies.factory import PolicyNameError, make_policy, policy_code_sha256
 from harness.policies.remote import is_server_address
 from harness.serving.server import HEALTH_PATH, PolicyServer, server_metadata
 from harness.terminal import Terminal
@@ -57,7 +57,11 @@ def run(arguments: ServeArguments, terminal: Terminal) -> int:
         server = PolicyServer(
             policy,
             metadata=server_metadata(
-                policy, name=arguments.policy, checkpoint_sha256=checkpoint_sha256, seed=arguments.seed
+                policy,
+                name=arguments.policy,
+                code_sha256=policy_code_sha256(arguments.policy),
+                checkpoint_sha256=checkpoint_sha256,
+                seed=arguments.seed,
             ),
             max_message_bytes=_message_bytes(arguments.max_message_mib),
             on_error=lambda text: terminal.complain(f"vla-serve: {text}"),

@@ -1,8 +1,7 @@
-"""From an openpi request to an `Observation`, and which episode it belongs to."""
+"""From an openpi request to an `Observation`, and which client and episode it belongs to."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.policies.openpi_wire import (
+    CLIENT_KEY,
     EPISODE_KEY,
     IMAGE_CONVENTION,
     IMAGE_KEYS,
@@ -29,16 +29,14 @@ from tasks.interface import (
 )
 
 LARGEST_IMAGE_PX = 2048
-LONGEST_PROMPT = 10_000
-MOST_EPISODES = 1024
-"""Episodes whose state is kept for a client that lost its connection; beyond, the oldest is finished."""
+LONGEST_PROMPT, LONGEST_ID = 10_000, 200
 
 
 class Session:
     """One connection's requests.
 
-    A client that names its episodes (`vla-eval`) keeps them when its connection breaks. One that does not (openpi's
-    own) has one episode per connection.
+    A client that names itself and its episodes (`vla-eval`) may use many connections and keeps its episodes when one
+    breaks. One that does not (openpi's own) has one episode per connection.
 
     Args:
         number: of the connection.
@@ -49,13 +47,15 @@ class Session:
         self._needs = needs
         self._own_id = f"remote/00/s{number}/r0"
         self._requests = 0
+        self.client = ""
+        """Empty before the first request."""
         self.episode_id = ""
-        """Of the last request; empty before the first."""
+        """The episode this connection is in; empty before the first."""
 
     @property
-    def ends_with_connection(self) -> bool:
-        """Whether the episode is over when the connection is."""
-        return self.episode_id == self._own_id
+    def is_anonymous(self) -> bool:
+        """Whether client and episode are this connection itself."""
+        return self.client == self._own_id
 
     def observation(self, request: dict[Any, Any]) -> Observation:
         """What the policy is given.
@@ -63,35 +63,37 @@ class Session:
         Raises:
             WireError: a part is missing or has the wrong type, shape or size.
         """
-        episode_id = request.get(EPISODE_KEY, self._own_id)
-        step = request.get(STEP_KEY, self._requests)
-        if not isinstance(episode_id, str) or not isinstance(step, int) or step < 0:
-            raise WireError(
-                f"expected {EPISODE_KEY} (text) and {STEP_KEY} (a number from 0 up), got {episode_id!r}, {step!r}"
-            )
+        named = EPISODE_KEY in request
+        client = _identifier(request, CLIENT_KEY) if named else self._own_id
+        episode_id = _identifier(request, EPISODE_KEY) if named else self._own_id
+        step = request.get(STEP_KEY) if named else self._requests
+        if not isinstance(step, int) or step < 0:
+            raise WireError(f"expected {STEP_KEY!r}: a number from 0 up, got {step!r}")
+        if self.client not in ("", client):
+            raise WireError(f"expected one client per connection, got {client!r} after {self.client!r}")
         observation = Observation(
-            images=self._images(request),
+            images=self._images(request, as_openpi=not named),
             proprio=_state(request),
             instruction=_prompt(request),
             episode_id=episode_id,
             step=step,
         )
-        self.episode_id = episode_id
+        self.client = client
         self._requests += 1
         return observation
 
-    def _images(self, request: dict[Any, Any]) -> NDArray[np.uint8]:
+    def _images(self, request: dict[Any, Any], *, as_openpi: bool) -> NDArray[np.uint8]:
         images = [_image(request, IMAGE_KEYS[camera]) for camera in self._needs.cameras]
         if len({image.shape for image in images}) > 1:
             raise WireError(f"expected images of one size, got {', '.join(str(image.shape) for image in images)}")
         if not images:
             return np.empty((0, 1, 1, 3), dtype=np.uint8)
-        convention = self._needs.image_convention or IMAGE_CONVENTION
-        return np.stack([_from_wire(image, convention) for image in images])
+        convention = self._needs.image_convention if as_openpi else None  # `vla-eval` converts them itself
+        return np.stack([_from_openpi(image, convention or IMAGE_CONVENTION) for image in images])
 
 
-def _from_wire(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray[np.uint8]:
-    """An image as it is sent, rotated by 180°, in another convention."""
+def _from_openpi(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray[np.uint8]:
+    """An image as openpi sends it, rotated by 180°, in another convention."""
     match convention:
         case "rotated_180":
             return image
@@ -99,6 +101,13 @@ def _from_wire(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray
             return image[::-1, ::-1]
         case "true_view":
             return image[:, ::-1]
+
+
+def _identifier(request: dict[Any, Any], key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or not value.isprintable():
+        raise WireError(f"expected {key!r}: printable text of at most {LONGEST_ID} characters, got {_describe(value)}")
+    return value
 
 
 def _image(request: dict[Any, Any], key: str) -> NDArray[np.uint8]:
@@ -138,43 +147,7 @@ def _describe(value: object) -> str:
 
 
 def _keys(request: dict[Any, Any]) -> str:
-    return ", ".join(repr(key) for key in request) or "none"
-
-
-class LiveEpisodes:
-    """The episodes a policy may hold state for, by their last use."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def begin_or_continue(self, observation: Observation) -> tuple[bool, list[str]]:
-        """Note an observation's episode.
-
-        Returns:
-            Whether it begins (again), and the episodes to be finished to make room.
-
-        Raises:
-            WireError: a later step of an episode whose beginning was not seen.
-        """
-        begins = observation.step == 0
-        if not begins and observation.episode_id not in self._ids:
-            raise WireError(
-                f"this server has not seen the beginning of {observation.episode_id}, only its step {observation.step}; "
-                "was it restarted? Repeat the evaluation's command: finished episodes are kept, this one begins anew."
-            )
-        self._ids[observation.episode_id] = None
-        self._ids.move_to_end(observation.episode_id)
-        finished = []
-        while len(self._ids) > MOST_EPISODES:
-            finished.append(self._ids.popitem(last=False)[0])
-        return begins, finished
-
-    def end(self, episode_id: str) -> list[str]:
-        """The episode ended: what to finish (nothing, if it is not known)."""
-        if episode_id not in self._ids:
-            return []
-        del self._ids[episode_id]
-        return [episode_id]
+    return ", ".join(repr(key)[:60] for key in list(request)[:20]) or "none"
 
 
 def remote_episode(observation: Observation) -> EpisodeSpec:

@@ -18,7 +18,7 @@ from harness.ensembling import make_ensembler
 from harness.policies.worker import make_worker_policy
 from harness.sim.privileged import SimulatorPrivilegedState
 from harness.sim.renderer import convert
-from harness.sim.settings import RolloutSettings
+from harness.sim.settings import RolloutSettings, TraceWriteError
 from harness.sim.simulator import Simulator, SimulatorState
 from results.trace import Trace, trace_path, write_trace
 from tasks.demonstrations import DemonstrationFile, read_demonstration_start
@@ -41,10 +41,6 @@ Query = Callable[[Observation], ActionChunk]
 
 class WorkerPolicyError(Exception):
     """A policy inside the worker raised. It is not retried; the cause has the traceback."""
-
-
-class TraceWriteError(Exception):
-    """An episode's trace cannot be kept: the disk is full, or the run directory is gone. No other episode's could."""
 
 
 class ActionSource(Protocol):

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Literal
 
 from harness.sim.subprocess_environment import package_environment
@@ -36,6 +38,17 @@ def set_environment(backend: Backend) -> None:
     """Select the backend for this process. Must precede the first import of mujoco or OpenGL."""
     os.environ["MUJOCO_GL"] = backend
     os.environ["PYOPENGL_PLATFORM"] = backend
+
+
+@contextlib.contextmanager
+def without_cuda_visible_devices() -> Iterator[None]:
+    """robosuite takes CUDA_VISIBLE_DEVICES for a list of EGL devices, which it is not."""
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
 def renderer_string(backend: Backend) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from harness.sim.gl import choose_backend, set_environment
+from harness.sim.gl import GlError, choose_backend, set_environment
 from tasks.interface import ACTION_DIM, CAMERAS, CONTROL_HZ, EpisodeSpec, ImageConvention, Official
 from tasks.plan import make_episode
 from tasks.protocols import find_protocol
@@ -85,13 +85,29 @@ class LiberoEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._simulator = self._make_simulator(bool(cameras) or render_mode is not None)
 
     def _make_simulator(self, drawing: bool) -> Any:
-        if drawing and "mujoco" not in sys.modules:  # later is too late to choose
-            set_environment(choose_backend("auto")[0])
-        elif not drawing:
-            os.environ.setdefault("MUJOCO_GL", "disable")
-        from harness.sim.simulator import Simulator  # the simulation stack reads the choice when it is imported
+        """The simulator, with a GL context if it is to draw.
 
-        return Simulator(self._task, self._protocol)
+        Raises:
+            GlError: there is none.
+        """
+        if "robosuite" not in sys.modules:  # it reads the choice of backend when it is imported
+            try:
+                set_environment(choose_backend("auto")[0])
+            except GlError:
+                if drawing:
+                    raise
+                os.environ["MUJOCO_GL"] = "disable"
+        elif drawing and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
+            raise GlError(
+                "robosuite was imported before this environment was made, and without a GL backend that draws off screen. "
+                "Set MUJOCO_GL to egl or osmesa before, or make this environment first."
+            )
+        from harness.sim.simulator import Simulator  # the simulation stack, wanted when an environment is made
+
+        simulator = Simulator(self._task, self._protocol)
+        if drawing:
+            simulator.prepare_images()
+        return simulator
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -103,18 +119,24 @@ class LiberoEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
 
         Raises:
             ValueError: there is no such init state.
+            gymnasium.error.ClosedEnvironmentError: the environment is closed.
         """
         super().reset(seed=seed)
-        count = self._task.num_init_states
-        episode = (options or {}).get("episode")
-        if episode is None:
-            episode = int(self.np_random.integers(count))
-        if not isinstance(episode, int) or not 0 <= episode < count:
-            raise ValueError(f'{self._task} has episodes 0 to {count - 1}, got options={{"episode": {episode!r}}}')
+        if self._simulator is None:
+            raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make another")
+        episode = self._episode((options or {}).get("episode"))
         self._spec = make_episode(self._task, Official(index=episode), self._protocol)
         self._simulator.reset(self._spec)
         self._steps, self._over = 0, False
         return self._observation(), self._info(success=False)
+
+    def _episode(self, wanted: object) -> int:
+        count = self._task.num_init_states
+        if wanted is None:
+            return int(self.np_random.integers(count))
+        if not isinstance(wanted, int | np.integer) or isinstance(wanted, bool) or not 0 <= wanted < count:
+            raise ValueError(f'{self._task} has episodes 0 to {count - 1}, got options={{"episode": {wanted!r}}}')
+        return int(wanted)
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One control step of 50 ms.
@@ -147,7 +169,7 @@ class LiberoEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         """Release the simulator."""
         if self._simulator is not None:
             self._simulator.close()
-            self._simulator = None
+            self._simulator, self._over = None, True
 
     def _observation(self) -> dict[str, Any]:
         from harness.sim.renderer import convert

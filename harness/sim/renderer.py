@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.gl import GlError, explain
+from harness.sim.gl import GlError, explain, without_cuda_visible_devices
 from harness.sim.stack import mujoco
 from tasks.interface import ImageConvention
 
@@ -52,8 +52,10 @@ class Renderer:
 
         self._model = model
         self._size_px = size_px
+        self._context: Any = None
         try:
-            self._context = MjRenderContextOffscreen(RenderSource(model, data), device_id=-1)
+            with without_cuda_visible_devices():
+                self._context = MjRenderContextOffscreen(RenderSource(model, data), device_id=-1)
         except Exception as error:
             raise GlError(explain(error, "robosuite cannot make its render context")) from error
         self._context.vopt.geomgroup[0] = 0  # collision geoms
@@ -67,8 +69,12 @@ class Renderer:
 
     def close(self) -> None:
         """Free the GL resources, in their own context: robosuite frees them in whichever is current, hurting another's."""
-        self._context.gl_ctx.make_current()
-        del self._context
+        context, self._context = self._context, None
+        if context is not None:
+            context.gl_ctx.make_current()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def convert(image: NDArray[np.uint8], convention: ImageConvention) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What a worker is told once; plain data, imported by the parent too (no simulator here)."""
+"""What a worker is told once, and what it may answer; imported by the parent too (no simulator here)."""
 
 from __future__ import annotations
 
@@ -21,3 +21,7 @@ class RolloutSettings:
     """Name of a policy that runs inside the worker with privileged state; empty: the parent's policy is queried."""
     run_dir: Path
     """Traces are written below it."""
+
+
+class TraceWriteError(Exception):
+    """An episode's trace cannot be kept: the disk is full, or the run directory is gone. No other episode's could."""

@@ -249,11 +249,21 @@ class Simulator:
         started = time.perf_counter()
         if not cameras:
             return np.empty((0, self.protocol.render_size_px, self.protocol.render_size_px, 3), dtype=np.uint8)
-        if self._view is None:
-            self._view = SceneView(self.scene, self.protocol.render_size_px)
-        images = self._view.images(cameras, self.sampled.qpos, self.sampled.sites_rgba)  # a burner may be lit since
+        images = self.prepare_images().images(
+            cameras, self.sampled.qpos, self.sampled.sites_rgba
+        )  # a burner may be lit since
         self.times.render_s += time.perf_counter() - started
         return images
+
+    def prepare_images(self) -> SceneView:
+        """Make the GL context, which the first image would otherwise do.
+
+        Raises:
+            GlError: there can be none; the message says what to install.
+        """
+        if self._view is None:
+            self._view = SceneView(self.scene, self.protocol.render_size_px)
+        return self._view
 
     def state(self) -> SimulatorState:
         """The physical state now."""

@@ -9,6 +9,8 @@ import importlib.util
 import sys
 from types import ModuleType
 
+from harness.sim.gl import without_cuda_visible_devices
+
 _FIXED = {"SIMULATION_TIMESTEP": 0.002, "IMAGE_CONVENTION": "opengl"}
 """Settings that change results."""
 _QUIET = {"CONSOLE_LOGGING_LEVEL": "ERROR", "FILE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
@@ -42,7 +44,8 @@ def _load_robosuite_settings() -> ModuleType:
 
 robosuite_macros = sys.modules.setdefault("robosuite.macros", _load_robosuite_settings())
 
-import robosuite  # noqa: E402
+with without_cuda_visible_devices():
+    import robosuite
 
 robosuite.macros = robosuite_macros
 

@@ -29,7 +29,7 @@ from harness.rollout.messages import (
 )
 from harness.rollout.shared_images import ImageSlots
 from harness.sim.gl import Backend, GlError, explain, prepare
-from harness.sim.settings import RolloutSettings
+from harness.sim.settings import RolloutSettings, TraceWriteError
 from tasks.interface import ActionChunk, Observation
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def serve(connection: Connection) -> None:
 
 
 def _run(runner: EpisodeRunner, message: RunEpisode, query: Query_) -> Done | Failed:
-    from harness.sim.episode import TraceWriteError, WorkerPolicyError
+    from harness.sim.episode import WorkerPolicyError
     from harness.sim.simulator import SimulatorError
 
     try:

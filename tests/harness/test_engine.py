@@ -144,7 +144,7 @@ class TestFaults:
         assert end.reason == "completed"
         assert (records[0].outcome, records[0].attempt) == (Outcome.ERROR, 3)
         assert "FileNotFoundError" in records[0].error
-        assert [(i.kind, i.attempt) for i in incidents] == [("episode_repeated", n) for n in (1, 2, 3)]
+        assert [(i.kind, i.attempt) for i in incidents] == [("episode_repeated", n) for n in (1, 2)]
 
     def test_a_trace_that_cannot_be_written_ends_the_run(self, tmp_path: Path) -> None:
         (tmp_path / "traces").write_text("a file where the traces' folder should be")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 import warnings
@@ -18,6 +20,7 @@ from tasks.suites import SUITES
 from tests.examples import observation
 from tests.harness.test_engine import run, settings
 
+ROOT = Path(__file__).parents[2]
 ID = "vla_vggt/libero_spatial-v0"
 
 
@@ -111,8 +114,33 @@ def test_two_environments_in_one_process_draw_their_own_pictures() -> None:
     again = [env.reset(options={"episode": 0})[0]["pixels"]["image"] for env in reversed(envs)][::-1]
     np.testing.assert_array_equal(alone, again)
     assert (alone[0] != alone[1]).any()
-    for env in envs:
-        env.close()
+    envs.pop().close()
+    np.testing.assert_array_equal(envs[0].reset(options={"episode": 0})[0]["pixels"]["image"], alone[0])
+    dropped = gymnasium.make(ID, task=8, cameras=("agentview",))
+    dropped.reset(options={"episode": 0})
+    del dropped  # without close, as in a notebook
+    gc.collect()
+    np.testing.assert_array_equal(envs[0].reset(options={"episode": 0})[0]["pixels"]["image"], alone[0])
+    envs[0].close()
+    with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+        envs[0].unwrapped.reset()
+
+
+@pytest.mark.sim
+def test_the_backend_is_found_though_others_came_first() -> None:
+    """mujoco imported before, an environment without cameras made before, CUDA_VISIBLE_DEVICES pointing nowhere."""
+    code = (
+        "import gymnasium, mujoco, vla_vggt\n"
+        f"gymnasium.make({ID!r}, cameras=()).close()\n"
+        f"env = gymnasium.make({ID!r}, task=1)\n"
+        "print(env.reset(options={'episode': 0})[0]['pixels']['image'].std() > 10)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environment["CUDA_VISIBLE_DEVICES"] = "7"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert done.stdout.strip() == "True", done.stderr
 
 
 @pytest.mark.sim
@@ -127,7 +155,7 @@ def test_wrong_actions(blind: gymnasium.Env[Any, Any], action: np.ndarray, messa
 
 
 @pytest.mark.sim
-@pytest.mark.parametrize("episode", [50, -1, "0"])
+@pytest.mark.parametrize("episode", [50, -1, "0", True, 1.0])
 def test_wrong_episodes(blind: gymnasium.Env[Any, Any], episode: object) -> None:
     with pytest.raises(ValueError, match="has episodes 0 to 49"):
         blind.unwrapped.reset(options={"episode": episode})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
 import threading
 import time
@@ -78,12 +79,13 @@ def test_a_batch_is_asked_for_in_parallel_and_padding_is_not_sent(tmp_path: Path
         np.testing.assert_array_equal(chunk.actions[0, :3], sent.proprio[:3] / np.float32(4))
 
 
-def test_a_finished_episodes_connection_is_used_again(tmp_path: Path) -> None:
-    with openpi_server("fickle", tmp_path) as (_, port), client(port) as policy:  # a second one would be refused
+def test_every_episode_has_a_fresh_connection(tmp_path: Path) -> None:
+    """A server may take a connection for an episode. This one tells connections apart by their metadata."""
+    with openpi_server("fickle", tmp_path) as (_, port), client(port) as policy:
         policy.act([observation(EPISODES[0])])
         policy.finish([EPISODES[0]])
-        assert list(policy._connections) == []
-        assert len(policy._spare) == 1
+        with pytest.raises(PolicyServerError, match="came back as another policy"):
+            policy.act([observation(EPISODES[1])])
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,30 @@ def test_a_server_that_comes_back_is_waited_for(tmp_path: Path) -> None:
         asking.start()
         time.sleep(1.0)
         assert answered == []
+        with openpi_server("good", tmp_path, port):
+            asking.join(timeout=30)
+            assert answered == [1]
+
+
+def test_a_proxy_that_says_not_yet_is_waited_for(tmp_path: Path) -> None:
+    class NotYet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None: ...
+
+    port = free_port()
+    answered: list[int] = []
+    with openpi_server("good", tmp_path, port) as (process, _), client(port) as policy:
+        policy.act([observation()])
+        process.kill()
+        process.wait()
+        with http.server.ThreadingHTTPServer(("127.0.0.1", port), NotYet) as proxy:
+            threading.Thread(target=proxy.serve_forever).start()
+            asking = threading.Thread(target=lambda: answered.append(len(policy.act([observation(step=5)]))))
+            asking.start()
+            time.sleep(1.0)
+            proxy.shutdown()
         with openpi_server("good", tmp_path, port):
             asking.join(timeout=30)
             assert answered == [1]

@@ -103,6 +103,20 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
         merge_shards([other, second], target)
 
 
+def test_a_shard_named_twice_is_one(tmp_path: Path) -> None:
+    second, first = shards(tmp_path)
+    merge_shards([first, second, first], tmp_path / "merged")
+    assert len(RunDirectory(tmp_path / "merged").records()) == 6
+
+
+def test_a_lost_trace_is_named_and_half_a_merge_is_no_run(tmp_path: Path) -> None:
+    second, first = shards(tmp_path)
+    (second / records()[4].trace).unlink()
+    with pytest.raises(MergeError, match="has no trace of libero_spatial/01/01/r0"):
+        merge_shards([first, second], tmp_path / "merged")
+    assert not (tmp_path / "merged" / "manifest.json").exists()
+
+
 def test_a_folder_with_something_in_it_is_not_merged_into(tmp_path: Path) -> None:
     folders = shards(tmp_path)
     (tmp_path / "full").mkdir()

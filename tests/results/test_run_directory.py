@@ -94,6 +94,7 @@ def test_of_an_episode_run_again_the_last_result_counts(tmp_path: Path) -> None:
         ({"plan_sha256": "1" * 64}, "plan: 000000000000… there, 111111111111… here"),
         ({"renderer": "egl: NVIDIA H200"}, "renderer: nothing rendered there, egl: NVIDIA H200 here"),
         ({"versions": {"mujoco": "3.4.0"}}, "versions, mujoco: 3.2.3 there, 3.4.0 here"),
+        ({"policy_code_sha256": "b" * 64}, "policy's source file: none there, bbbbbbbbbbbb… here"),
         ({"checkpoint_sha256": "a" * 64}, "checkpoint hash: none there, aaaaaaaaaaaa… here"),
         ({"ensemble": "open loop, 8 steps"}, "ensembling: open loop, whole chunk there, open loop, 8 steps here"),
         ({"batch_size": 4}, "batch size: 1 there, 4 here"),
@@ -138,6 +139,15 @@ def test_a_policy_server_may_move_but_not_change(tmp_path: Path) -> None:
         run.begin(dataclasses.replace(there, policy="zero"))
 
 
+def test_servers_that_say_nothing_of_themselves_may_not_even_move(tmp_path: Path) -> None:
+    there = dataclasses.replace(manifest(), policy="ws://a:8000")
+    run = RunDirectory.reserve(tmp_path)
+    run.begin(there)
+    run.append(record())
+    with pytest.raises(RunDirectoryError, match="policy: ws://a:8000 there, ws://b:9000 here"):
+        run.begin(dataclasses.replace(there, policy="ws://b:9000"))
+
+
 def test_a_run_without_an_episode_makes_room_for_another(tmp_path: Path) -> None:
     begin(tmp_path).release()
     other = RunDirectory.reserve(tmp_path)
@@ -168,9 +178,31 @@ def test_a_second_process_is_refused_with_the_firsts_pid(tmp_path: Path) -> None
 
 def test_a_run_that_never_started_leaves_the_folder_free(tmp_path: Path) -> None:
     run = begin(tmp_path)
+    run.log.write("session_started")
     run.abandon()
     run.release()
-    begin(tmp_path)
+    again = begin(tmp_path)
+    assert again.log.events() == []
+
+
+def test_half_a_line_of_the_log_does_not_swallow_the_next(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.log.write("session_started")
+    run.release()
+    with (tmp_path / "log.jsonl").open("a") as stream:
+        stream.write('{"utc": "20')
+    assert [event.event for event in begin(tmp_path).log.events()] == ["session_started", "session_killed"]
+
+
+def test_the_time_between_death_and_resumption_is_no_run_time(tmp_path: Path) -> None:
+    run = begin(tmp_path)
+    run.log.write("session_started", at_s=1000.0)
+    run.append(record())
+    with (tmp_path / "episodes.jsonl").open("a") as stream:
+        stream.write("half a line")
+    os.utime(tmp_path / "episodes.jsonl", (1060.0, 1060.0))
+    run.release()
+    assert begin(tmp_path).log.wall_s() == pytest.approx(60.0)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
