@@ -64,7 +64,7 @@ def command(arguments: Arguments, run_dir: Path) -> list[str]:
 
 
 def start(arguments: Arguments, run_dir: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with (run_dir.parent / f"{run_dir.name}.log").open("ab") as log:
         return subprocess.Popen(command(arguments, run_dir), stdout=log, stderr=log, env=environment)
 

@@ -10,14 +10,13 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Literal
 
 from harness.rollout import shared_images
 from harness.rollout.batcher import Batcher, ExplainedPolicyError
 from harness.rollout.dealer import Dealer, Job
 from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
-from harness.rollout.worker_process import WorkerProcess
+from harness.rollout.worker_process import Lost, WorkerProcess, incoming
 from harness.sim.gl import Backend
 from harness.sim.settings import RolloutSettings
 from harness.sim.worker import WorkerSetup
@@ -183,24 +182,13 @@ class Engine:
 
     def _listen(self, dealer: Dealer) -> None:
         """Wait for something to happen, then take in everything that did."""
-        timeout = min(worker.seconds_left() for worker in self._workers)
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
-            worker = by_connection[connection]  # type: ignore[index]
-            try:
-                message = worker.receive()
-            except (EOFError, OSError):
-                self._replace(worker, dealer, worker.post_mortem())
-                continue
+        for worker, message in incoming(list(self._workers)):
             self._take(worker, message, dealer)
-        for worker in list(self._workers):
-            if worker.seconds_left() < 0:
-                self._replace(
-                    worker, dealer, f"no answer within {self._limits.worker_timeout_s:g} s; {worker.post_mortem()}"
-                )
 
     def _take(self, worker: WorkerProcess, message: object, dealer: Dealer) -> None:
         match message:
+            case Lost():
+                self._replace(worker, dealer, message.why)
             case Ready():
                 worker.ready, self.renderer = True, message.renderer
                 self._failed_starts, self._ever_ready = 0, True

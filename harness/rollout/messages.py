@@ -77,8 +77,8 @@ class Failed:
     """Worker → parent: the episode, or the rendering of its video, raised."""
 
     error: str
-    """The traceback."""
+    """The traceback, or a message that needs none."""
     kind: Literal["policy", "storage", "simulation", "other"]
-    """`policy`: a worker policy raised, which ends the run. `storage`: a file cannot be written, which ends the run.
-    `simulation`: the simulation says that this episode cannot be run; it would say so again. `other`: worth another
+    """`policy`: a worker policy raised, which ends the run. `storage`: a file cannot be written, which ends a run (and
+    one video). `simulation`: the simulation says that this episode cannot be run; it would say so again. `other`: worth another
     try."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 
 from harness.rollout import shared_images
 from harness.rollout.dealer import Dealer
 from harness.rollout.messages import CannotStart, Failed, Ready, Rendered, RenderVideo
-from harness.rollout.worker_process import WorkerProcess
+from harness.rollout.worker_process import Lost, WorkerProcess, incoming
 from harness.sim.gl import Backend
 from harness.sim.settings import RolloutSettings
 from harness.sim.worker import WorkerSetup
@@ -77,7 +76,8 @@ class VideoPool:
             self._workers = [self._start(slot) for slot in range(min(self._limit, len(records)))]
             while self._dealer or any(worker.job for worker in self._workers):
                 self._deal()
-                self._listen()
+                for worker, message in incoming(list(self._workers)):
+                    self._take(worker, message)
         finally:
             for worker in self._workers:
                 worker.kill()
@@ -109,25 +109,10 @@ class VideoPool:
                     )
                 )
 
-    def _listen(self) -> None:
-        timeout = min(worker.seconds_left() for worker in self._workers)
-        by_connection = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(by_connection), timeout=max(0.0, min(timeout, 5.0))):
-            worker = by_connection[connection]  # type: ignore[index]
-            try:
-                message = worker.receive()
-            except (EOFError, OSError):
-                self._replace(worker, worker.post_mortem())
-                continue
-            self._take(worker, message)
-        for worker in list(self._workers):
-            if worker.seconds_left() < 0:
-                self._replace(
-                    worker, f"no answer within {self._timeout_s:g} s (--worker-timeout-s); {worker.post_mortem()}"
-                )
-
     def _take(self, worker: WorkerProcess, message: object) -> None:
         match message:
+            case Lost():
+                self._replace(worker, message.why)
             case Ready():
                 worker.ready, self._failed_starts = True, 0
             case CannotStart():

@@ -10,7 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from typing import Any
 
 from harness.machine import usable_cores
@@ -19,6 +22,37 @@ from harness.sim.subprocess_environment import package_environment
 from harness.sim.worker import WorkerSetup
 
 LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """In place of a message: the worker died, or its answer is overdue and it was ended."""
+
+    why: str
+
+
+def incoming(workers: Sequence[WorkerProcess]) -> Iterator[tuple[WorkerProcess, object]]:
+    """Wait until something happens, at most a few seconds; then everything that did, one message or `Lost` per worker.
+
+    A message is read when it is asked for: where the caller stops early, the others stay in their pipes.
+    """
+    timeout_s = min(worker.seconds_left() for worker in workers)
+    by_connection = {worker.connection: worker for worker in workers}
+    heard = set()
+    for connection in wait(list(by_connection), timeout=max(0.0, min(timeout_s, 5.0))):
+        worker = by_connection[connection]  # type: ignore[index]
+        heard.add(worker)
+        try:
+            message = worker.receive()
+        except (EOFError, OSError):
+            message = Lost(why=worker.post_mortem())
+        yield worker, message
+    for worker in workers:
+        if worker not in heard and worker.seconds_left() < 0:
+            yield (
+                worker,
+                Lost(why=f"no answer within {worker.timeout_s:g} s (--worker-timeout-s); {worker.post_mortem()}"),
+            )
 
 
 def thread_limits(processes: int) -> dict[str, str]:
@@ -45,7 +79,7 @@ class WorkerProcess:
         self.task = ""
         """The task the worker has compiled."""
         self.ready = False
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in kill)
         self.connection, theirs = Pipe()
         environment = package_environment() | thread_limits(workers)
@@ -66,7 +100,7 @@ class WorkerProcess:
 
     def send(self, message: Any) -> None:
         """Send and start the clock for the answer. A dead worker is noticed when its answer is read."""
-        self._deadline = time.monotonic() + self._timeout_s
+        self._deadline = time.monotonic() + self.timeout_s
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 

@@ -37,6 +37,8 @@ class LiveEpisodes:
     def disconnected(self, client: str) -> bool:
         """A client lost or closed one; whether it was its last."""
         self._connections[client] -= 1
+        if self._connections[client] == 0:
+            del self._connections[client]
         return not self.is_connected(client)
 
     def is_connected(self, client: str) -> bool:

@@ -15,8 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "openpi_programs"
 ENVIRONMENT = ROOT / ".venv-openpi"
-WANTED = ("openpi-client==0.1.2", "typing_extensions")
-"""The second is imported by the first, which does not declare it."""
+WANTED = (
+    *(
+        "openpi-client==0.1.2",
+        "typing_extensions==4.16.0",
+    ),  # the second is imported by the first, which does not declare it
+    *("numpy==1.26.4", "websockets==17.4", "msgpack==1.2.4", "pillow==13.0.0", "dm-tree==0.1.10"),
+)
 
 
 @functools.cache

@@ -19,10 +19,11 @@ class TorchPolicy:
     needs = PolicyNeeds(cameras=CAMERAS, image_convention=None, batch_size=4, ensemble=OpenLoopSpec())
     dtype = "float32"
 
-    def __init__(self) -> None:
+    def __init__(self, chunk_steps: int = CHUNK_STEPS) -> None:
+        self._chunk_steps = chunk_steps
         generator = torch.Generator().manual_seed(0)
         self._images = nn.Conv2d(6, 16, kernel_size=16, stride=16)
-        self._head = nn.Linear(16 + 8, CHUNK_STEPS * 7)
+        self._head = nn.Linear(16 + 8, chunk_steps * 7)
         for parameter in (*self._images.parameters(), *self._head.parameters()):
             nn.init.normal_(parameter, std=0.3, generator=generator)
 
@@ -38,7 +39,7 @@ class TorchPolicy:
         images = images.permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B, 6, H, W]
         proprio = torch.from_numpy(np.stack([o.proprio for o in observations]))  # [B, 8]
         features = torch.cat([self._images(images).relu().mean(dim=(2, 3)), proprio], dim=1)  # [B, 24]
-        actions = self._head(features).tanh().unflatten(1, (CHUNK_STEPS, 7))  # [B, T, 7]
+        actions = self._head(features).tanh().unflatten(1, (self._chunk_steps, 7))  # [B, T, 7]
         return [ActionChunk(actions=chunk.double().numpy()) for chunk in actions]
 
 
