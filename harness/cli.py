@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ from results.table import print_incidents, print_results
 from tasks.interface import EpisodeRecord, EpisodeSpec
 from tasks.suites import SUITES, load_suite
 
-USER_ERRORS = (ValueError, OSError, GlError, VideoPoolError, subprocess.TimeoutExpired)
+USER_ERRORS = (ValueError, OSError, GlError, VideoPoolError)
 """What is said in a line or two, without a traceback."""
 EXIT_OK, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

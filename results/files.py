@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -31,12 +34,14 @@ def write_atomically(file: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete what killed writers left below `folder`; files of live processes stay."""
-    for file in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+def remove_temporaries(folder: Path, below: Sequence[str]) -> None:
+    """Delete what killed writers left in `folder`, and in its sub-folders `below` at any depth; files of live processes stay."""
+    found = [folder.glob(f".*{TEMPORARY_SUFFIX}"), *((folder / name).rglob(f".*{TEMPORARY_SUFFIX}") for name in below)]
+    for file in itertools.chain(*found):
         pid = file.name.removesuffix(TEMPORARY_SUFFIX).rpartition(".")[2]
-        if not Path("/proc", pid).exists():
-            file.unlink(missing_ok=True)
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):  # it is in nobody's way
+                file.unlink()
 
 
 def append_line(file: Path, line: str) -> None:

@@ -62,7 +62,7 @@ class RunDirectory:
 
     def remove_temporaries(self) -> None:
         """Delete the half-written files of workers that are dead."""
-        remove_temporaries(self.path)
+        remove_temporaries(self.path, below=("traces", "videos"))
 
     def begin(self, manifest: RunManifest) -> None:
         """Make the folder this run's, or go on with the run it holds.
@@ -72,7 +72,7 @@ class RunDirectory:
         """
         assert self._lock is not None, "reserve the folder first"
         last_sign_s = self._episodes.stat().st_mtime if self._episodes.is_file() else 0.0
-        records = self._recover()
+        records = self.records()
         if records:
             different = differences(self.manifest(), manifest)
             if different:
@@ -81,16 +81,12 @@ class RunDirectory:
                     + "\n  ".join(different)
                     + "\nRepeat the command that began it, or choose another --output-dir."
                 )
-        else:
-            write_manifest(self.path / "manifest.json", manifest)
-        self.log.close_killed_session(last_sign_s)
-
-    def _recover(self) -> list[EpisodeRecord]:
-        """The records of an earlier session, after its death: half a line and half-written files are removed."""
         for file in (self._episodes, self.log.file):
             cut_unfinished_line(file)
-        remove_temporaries(self.path)
-        return self.records()
+        self.remove_temporaries()
+        if not records:
+            write_manifest(self.path / "manifest.json", manifest)
+        self.log.close_killed_session(last_sign_s)
 
     def abandon(self) -> None:
         """Take everything away again: the run ended before its first episode, and the folder may be used for another."""

@@ -1,7 +1,7 @@
 """A policy behind a websocket: any server that speaks openpi's protocol, openpi's own and `vla-serve` among them.
 
-One connection per episode in flight, because the protocol takes turns strictly, and a fresh one for every episode. A
-connection that breaks is made again with back-off, and the observation sent once more: a server is expected to answer
+One connection per episode in flight, because the protocol takes turns strictly; to plain servers a fresh one for every
+episode. A connection that breaks is made again with back-off, and the observation sent once more: a server is expected to answer
 from the observation alone, as openpi's do, or to know episodes by their names, as `vla-serve` does.
 """
 
@@ -110,11 +110,12 @@ class RemotePolicy:
     # --- the policy --------------------------------------------------------------------------------
 
     def start(self, specs: Sequence[EpisodeSpec]) -> None:
-        """A server learns of an episode from its first observation; one that was cut short is left behind."""
-        self.finish([spec.episode_id for spec in specs])
+        """`vla-serve` learns of an episode, and of its repetition, from step 0; others from a new connection."""
+        if not self._extended:
+            self.finish([spec.episode_id for spec in specs])
 
     def finish(self, episode_ids: Sequence[str]) -> None:
-        """`vla-serve` is told by the next episode on the connection; to others a new connection is a new episode."""
+        """`vla-serve` learns of an end from the next episode on the connection; others from its closing."""
         for episode_id in episode_ids:
             connection = self._connections.pop(episode_id, None)
             if connection is not None and self._extended:
@@ -136,12 +137,16 @@ class RemotePolicy:
         """Hang up."""
 
         async def hang_up() -> None:
-            for connection in (*self._connections.values(), *self._spare):
-                await connection.close()
+            connections = (*self._connections.values(), *self._spare)
+            await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
         if self._loop.is_running():
             with contextlib.suppress(TimeoutError):  # a server that does not say goodbye
-                asyncio.run_coroutine_threadsafe(hang_up(), self._loop).result(timeout=2)
+                asyncio.run_coroutine_threadsafe(hang_up(), self._loop).result(timeout=5)
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=2)
         if not self._loop.is_running():

@@ -73,7 +73,8 @@ class VideoPool:
         self._dealer = Dealer([record.spec for record in records])
         self._descriptor = shared_images.create(0)  # no images travel; workers expect a place for them
         try:
-            self._workers = [self._start(slot) for slot in range(min(self._limit, len(records)))]
+            for slot in range(min(self._limit, len(records))):
+                self._workers.append(self._start(slot))
             while self._dealer or any(worker.job for worker in self._workers):
                 self._deal()
                 for worker, message in incoming(list(self._workers)):

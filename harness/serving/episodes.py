@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.policies.openpi_wire import WireError
@@ -15,37 +16,39 @@ MOST_EPISODES = 1024
 
 @dataclass(slots=True)
 class LiveEpisode:
-    """One episode of one client."""
+    """One episode of one client, from its step 0 to the next or to its end."""
 
     client: str
+    session: int
+    """The connection it is in."""
     step: int = -1
     reply: asyncio.Future[ActionChunk] | None = field(default=None)
     """To the observation of `step`; a client whose connection broke before it came asks again and gets this one."""
 
 
 class LiveEpisodes:
-    """The episodes in progress, by id. A client keeps its episodes as long as it has a connection, and a while longer."""
+    """The episodes in progress, by id, and the clients they belong to."""
 
     def __init__(self) -> None:
         self._episodes: OrderedDict[str, LiveEpisode] = OrderedDict()
-        self._connections: Counter[str] = Counter()
+        self._connections: dict[str, dict[int, Callable[[], bool]]] = {}
 
-    def connected(self, client: str) -> None:
-        """A client opened a connection."""
-        self._connections[client] += 1
+    def connected(self, client: str, session: int, is_open: Callable[[], bool]) -> None:
+        """A client opened a connection; `is_open` says whether it still is."""
+        self._connections.setdefault(client, {})[session] = is_open
 
-    def disconnected(self, client: str) -> bool:
-        """A client lost or closed one; whether it was its last."""
-        self._connections[client] -= 1
-        if self._connections[client] == 0:
-            del self._connections[client]
-        return not self.is_connected(client)
+    def disconnected(self, client: str, session: int) -> None:
+        """A client's connection is over."""
+        sessions = self._connections.get(client, {})
+        sessions.pop(session, None)
+        if not sessions:
+            self._connections.pop(client, None)
 
     def is_connected(self, client: str) -> bool:
-        """Whether the client has a connection."""
-        return self._connections[client] > 0
+        """Whether the client has an open connection."""
+        return any(is_open() for is_open in self._connections.get(client, {}).values())
 
-    def enter(self, client: str, observation: Observation) -> tuple[LiveEpisode, list[str]]:
+    def enter(self, client: str, session: int, observation: Observation) -> tuple[LiveEpisode, list[str]]:
         """Find an observation's episode; step 0 begins it, or begins it again.
 
         Returns:
@@ -58,27 +61,32 @@ class LiveEpisodes:
         if known is not None and known.client != client and self.is_connected(known.client):
             raise WireError(
                 f"another client is in the middle of {observation.episode_id}; a policy tells episodes apart by their ids. "
-                "Start another vla-serve for another evaluation."
+                "Start another vla-serve for another evaluation. If the other has just died, repeat the command in a minute."
             )
         if observation.step == 0:
             if known is not None and known.reply is not None:
                 known.reply.cancel()  # if it still waits: of an attempt that is over
-            self._episodes[observation.episode_id] = known = LiveEpisode(client=client)
+            self._episodes[observation.episode_id] = known = LiveEpisode(client=client, session=session)
         elif known is None or known.client != client:
             raise WireError(
                 f"this server has not seen the beginning of {observation.episode_id}, only its step {observation.step}; "
                 "was it restarted? Repeat the evaluation's command: finished episodes are kept, this one begins anew."
             )
+        known.session = session
         self._episodes.move_to_end(observation.episode_id)
         crowded_out = []
         while len(self._episodes) > MOST_EPISODES:
             crowded_out.append(self._episodes.popitem(last=False)[0])
         return known, crowded_out
 
-    def leave(self, client: str, episode_id: str) -> list[str]:
-        """An episode ended: the ids to finish; none if it is not this client's any more."""
+    def is_current(self, episode_id: str, episode: LiveEpisode) -> bool:
+        """Whether `episode` has not been begun again, or ended, in the meantime."""
+        return self._episodes.get(episode_id) is episode
+
+    def leave(self, client: str, session: int, episode_id: str) -> list[str]:
+        """A connection went on to another episode: the ids to finish; none if this one went on elsewhere."""
         known = self._episodes.get(episode_id)
-        if known is None or known.client != client:
+        if known is None or (known.client, known.session) != (client, session):
             return []
         del self._episodes[episode_id]
         return [episode_id]

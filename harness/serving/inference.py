@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -33,10 +34,10 @@ class Inference:
         """`Policy.start` for one episode."""
         await self._call(lambda: self._policy.start([spec]))
 
-    async def finish(self, episode_ids: Sequence[str]) -> None:
-        """`Policy.finish`, if there is anything to finish."""
+    def finish_soon(self, episode_ids: Sequence[str]) -> None:
+        """`Policy.finish`, if there is anything to finish, before anything that is asked later."""
         if episode_ids:
-            await self._call(lambda: self._policy.finish(episode_ids))
+            self._put(lambda: self._policy.finish(episode_ids)).add_done_callback(_seen)
 
     def ask(self, observation: Observation) -> asyncio.Future[ActionChunk]:
         """The chunk for an observation, when it is there. Whatever waits when the thread gets free is one batch.
@@ -75,21 +76,31 @@ class Inference:
                 reply.set_result(chunk)
 
     async def _call(self, work: Callable[[], Any]) -> Any:
+        return await self._put(work)
+
+    def _put(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.put((work, done))
-        return await done
+        return done
 
     def _work(self) -> None:
         while True:
             work, done = self._calls.get()
             try:
                 result, error = work(), None
-            except Exception as raised:
-                result, error = None, raised
+            except BaseException as raised:  # a policy that exits must not leave its clients waiting
+                result = None
+                error = raised if isinstance(raised, Exception) else RuntimeError(f"the policy raised {raised!r}")
             try:
                 done.get_loop().call_soon_threadsafe(_settle, done, result, error)
             except RuntimeError:
                 return  # the loop is closed: the server stopped
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """A `finish` that raises has nobody to tell but the log."""
+    if not done.cancelled() and done.exception() is not None:
+        logging.getLogger(__name__).error("the policy's finish raised", exc_info=done.exception())
 
 
 def _settle(done: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -18,6 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from harness.policies.ensemble_wire import ensemble_to_plain
 from harness.policies.openpi_wire import ACTIONS_KEY, EXTENSION_KEY, WireError, pack, unpack
@@ -25,7 +26,7 @@ from harness.serving.episodes import LiveEpisodes
 from harness.serving.inference import Inference
 from harness.serving.session import Session, remote_episode
 from results.manifest import installed_versions
-from tasks.interface import Policy
+from tasks.interface import ActionChunk, Policy
 
 HEALTH_PATH = "/healthz"
 KEEP_EPISODES_S = 300.0
@@ -74,6 +75,7 @@ class PolicyServer:
         self._live = LiveEpisodes()
         self._numbers = itertools.count()
         self._conversations: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
 
     async def run(self, host: str, port: int, on_ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then end at once, whatever the policy is doing.
@@ -112,42 +114,71 @@ class PolicyServer:
         try:
             await connection.send(self._metadata)
             async for message in connection:
-                await connection.send(await self._answer(session, message))
+                await connection.send(await self._answer(connection, session, message))
         except ConnectionClosed:
             pass  # the client's right; a request too large ends here too, with close code 1009
         except Exception as error:
             self._on_error(f"{session.episode_id or 'a first request'}: {type(error).__name__}: {error}")
             await _explain(connection)
-        if session.client and self._live.disconnected(session.client):
-            await self._forget(session)
+        finally:
+            self._disconnected(session)
 
-    async def _forget(self, session: Session) -> None:
-        """A client's last connection is gone: its episodes end, unless it comes back."""
-        if not session.is_anonymous:
-            await asyncio.sleep(KEEP_EPISODES_S)
+    def _connected(self, connection: ServerConnection, session: Session) -> None:
+        self._live.connected(session.client, session.number, lambda: connection.state is State.OPEN)
+        leaving = self._leaving.pop(session.client, None)
+        if leaving is not None:
+            leaving.cancel()
+
+    def _disconnected(self, session: Session) -> None:
+        """A client's last connection is gone: its episodes end, unless it is one that may come back, and does."""
+        if not session.client:
+            return
+        self._live.disconnected(session.client, session.number)
         if not self._live.is_connected(session.client):
-            await self._inference.finish(self._live.leave_all(session.client))
+            wait_s = 0.0 if session.is_anonymous else KEEP_EPISODES_S
+            loop = asyncio.get_running_loop()
+            self._leaving[session.client] = loop.call_later(wait_s, self._forget, session.client)
 
-    async def _answer(self, session: Session, message: str | bytes) -> bytes:
+    def _forget(self, client: str) -> None:
+        self._leaving.pop(client, None)
+        self._inference.finish_soon(self._live.leave_all(client))
+
+    async def _answer(self, connection: ServerConnection, session: Session, message: str | bytes) -> bytes:
         if isinstance(message, str):
             raise WireError("expected a binary msgpack frame, got text")
         started = time.perf_counter()
         newcomer = not session.client
         observation = session.observation(unpack(message))
         if newcomer:
-            self._live.connected(session.client)
+            self._connected(connection, session)
         before, session.episode_id = session.episode_id, observation.episode_id
         if before and before != observation.episode_id:
-            await self._inference.finish(self._live.leave(session.client, before))
-        episode, crowded_out = self._live.enter(session.client, observation)
-        await self._inference.finish(crowded_out)
+            self._inference.finish_soon(self._live.leave(session.client, session.number, before))
+        episode, crowded_out = self._live.enter(session.client, session.number, observation)
+        self._inference.finish_soon(crowded_out)
         if observation.step == 0:
             await self._inference.start(remote_episode(observation))
+            if not self._live.is_current(observation.episode_id, episode):
+                raise WireError(f"{observation.episode_id} was begun again over another connection")
         if episode.reply is None or episode.step != observation.step:
             episode.step, episode.reply = observation.step, self._inference.ask(observation)
-        chunk = await asyncio.shield(episode.reply)  # it is wanted again where this connection breaks
+        chunk = await _wanted_again(episode.reply, observation.episode_id)
         milliseconds = 1000 * (time.perf_counter() - started)
         return pack({ACTIONS_KEY: chunk.actions, "server_timing": {"infer_ms": milliseconds}})
+
+
+async def _wanted_again(reply: asyncio.Future[ActionChunk], episode_id: str) -> ActionChunk:
+    """The reply, which outlives this connection: where it breaks, the client asks again.
+
+    Raises:
+        WireError: the episode was begun again over another connection.
+    """
+    try:
+        return await asyncio.shield(reply)
+    except asyncio.CancelledError:
+        if reply.cancelled():
+            raise WireError(f"{episode_id} was begun again over another connection") from None
+        raise
 
 
 async def _explain(connection: ServerConnection) -> None:

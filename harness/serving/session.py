@@ -44,6 +44,7 @@ class Session:
     """
 
     def __init__(self, number: int, needs: PolicyNeeds) -> None:
+        self.number = number
         self._needs = needs
         self._own_id = f"remote/00/s{number}/r0"
         self._requests = 0

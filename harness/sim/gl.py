@@ -22,6 +22,7 @@ INSTALL_HINT = (
     "its driver (libnvidia-gl). Without root: `pip install opencv-python-headless` instead of opencv-python, and ask "
     "for a policy that needs no images."
 )
+PROBE_TIMEOUT_S = 120.0
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
 
 
@@ -92,14 +93,13 @@ def prepare(backend: Backend, rendering: bool) -> str:
 
 def probe(backend: Backend) -> tuple[bool, str]:
     """Try a backend in a process of its own: (whether it works, renderer string or reason)."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "harness.sim.gl", backend],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=package_environment(),
-    )
+    command = [sys.executable, "-P", "-m", "harness.sim.gl", backend]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=package_environment()
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no OpenGL context with MUJOCO_GL={backend} within {PROBE_TIMEOUT_S:g} s"
     return done.returncode == 0, (done.stdout if done.returncode == 0 else done.stderr).strip()
 
 

@@ -126,6 +126,7 @@ class LiberoEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make another")
         episode = self._episode((options or {}).get("episode"))
         self._spec = make_episode(self._task, Official(index=episode), self._protocol)
+        self._over = True  # until the simulator is ready
         self._simulator.reset(self._spec)
         self._steps, self._over = 0, False
         return self._observation(), self._info(success=False)
@@ -158,9 +159,15 @@ class LiberoEnvironment(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         return self._observation(), float(success), success, truncated, self._info(success=success)
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """uint8 (H, W, 3): the agent's camera, true view; None without a render mode."""
+        """uint8 (H, W, 3): the agent's camera, true view; None without a render mode.
+
+        Raises:
+            gymnasium.error.ResetNeeded: there is nothing to see before the first `reset`, or after `close`.
+        """
         if self.render_mode is None:
             return None
+        if self._simulator is None or self._steps < 0:
+            raise gymnasium.error.ResetNeeded("nothing to see: call reset() first")
         from harness.sim.renderer import convert
 
         return np.ascontiguousarray(convert(self._simulator.images(("agentview",))[0], "true_view"))

@@ -42,6 +42,8 @@ def test_every_suite_is_registered_and_registering_is_light() -> None:
 @pytest.mark.sim
 def test_gymnasiums_checker_has_nothing_to_say() -> None:
     env = gymnasium.make(ID, task=3, render_mode="rgb_array")
+    with pytest.raises(gymnasium.error.ResetNeeded, match="nothing to see"):
+        env.unwrapped.render()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         check_env(env.unwrapped)
@@ -55,6 +57,7 @@ def test_gymnasiums_checker_has_nothing_to_say() -> None:
     )  # type: ignore[attr-defined]
     seen = first["pixels"]["image"]
     true_view = env.render()
+    assert true_view is not None
     np.testing.assert_array_equal(true_view, seen[:, ::-1], "the protocol's images are rotated by 180°: mirrored")
     env.close()
 

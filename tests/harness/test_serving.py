@@ -166,6 +166,93 @@ def test_an_observation_sent_again_is_answered_once() -> None:
     assert [reply[0, 0] for reply in replies] == [0.01, 0.02, 0.03]
 
 
+def test_an_episode_begun_again_elsewhere_is_not_ended_by_its_old_connection() -> None:
+    """A retry may come over another connection, and the old one then carries the next episode."""
+    policy = Recorder()
+
+    def work(port: int) -> None:
+        with connect(f"ws://127.0.0.1:{port}") as old, connect(f"ws://127.0.0.1:{port}") as new:
+            for connection in (old, new):
+                connection.recv()
+            for connection, episode_id, step in (
+                (old, "a", 0),
+                (new, "a", 0),
+                (old, "b", 0),
+                (new, "a", 2),
+                (new, "c", 0),
+            ):
+                connection.send(request("me", episode_id, step))
+                assert actions(connection.recv()).shape == (4, 7)
+
+    assert serve_while(policy, work) == []
+    kinds = [(kind, ids[0]) for kind, ids in policy.calls if kind != "act"]
+    assert kinds == [("start", "a"), ("start", "a"), ("start", "b"), ("finish", "a"), ("start", "c")]
+
+
+def test_a_first_observation_sent_again_begins_the_episode_once_more_and_leaves_no_ghost() -> None:
+    policy = Recorder(slow_step=0)
+
+    def work(port: int) -> None:
+        with connect(f"ws://127.0.0.1:{port}") as connection:
+            connection.recv()
+            connection.send(request("me", "a", 0))
+            time.sleep(0.3)
+            connection.socket.close()
+        with connect(f"ws://127.0.0.1:{port}") as connection:
+            connection.recv()
+            connection.send(request("me", "a", 0))
+            connection.recv()
+            connection.send(request("me", "a", 2))
+            connection.recv()
+        time.sleep(0.3)
+        with client(port) as other:  # the first client is gone for good: its episode is free
+            other.act([observation("libero_spatial/00/00/r0", 0)])
+        with connect(f"ws://127.0.0.1:{port}") as connection:
+            connection.recv()
+            connection.send(request("you", "a", 0))
+            assert actions(connection.recv()).shape == (4, 7)
+
+    complaints = serve_while(policy, work)
+    assert all("was begun again over another connection" in text for text in complaints)
+    of_a = [kind for kind, ids in policy.calls if "a" in ids]
+    assert of_a == ["start", "act", "start", "act", "act", "start", "act"]
+
+
+def test_a_client_that_dies_while_it_waits_is_gone_at_once() -> None:
+    """The command is killed and repeated, before the policy has answered the dead one."""
+    policy = Recorder(slow_step=2)
+
+    def work(port: int) -> None:
+        with connect(f"ws://127.0.0.1:{port}") as connection:
+            connection.recv()
+            connection.send(request("dead", "a", 0))
+            connection.recv()
+            connection.send(request("dead", "a", 2))
+            time.sleep(0.2)
+            connection.socket.close()
+        with connect(f"ws://127.0.0.1:{port}") as connection:
+            connection.recv()
+            time.sleep(0.2)
+            connection.send(request("resumed", "a", 0))
+            assert actions(connection.recv()).shape == (4, 7)
+
+    serve_while(policy, work)
+    assert policy.steps == [0, 2, 0]
+
+
+def test_a_policy_that_exits_leaves_nobody_waiting() -> None:
+    class Exits(Recorder):
+        def act(self, observations: Sequence[Observation]) -> Sequence[ActionChunk]:
+            raise SystemExit(3)
+
+    def work(port: int) -> None:
+        for _ in range(2):
+            with client(port) as remote, pytest.raises(PolicyServerError, match=r"the policy raised SystemExit\(3\)"):
+                remote.act([observation(EPISODES[0], 0)])
+
+    serve_while(Exits(), work)
+
+
 def test_two_evaluations_cannot_share_an_episode() -> None:
     def work(port: int) -> None:
         with client(port) as first, client(port) as second:
@@ -293,13 +380,15 @@ def test_one_client_per_connection() -> None:
 
 def test_the_state_of_few_episodes_is_kept() -> None:
     live = LiveEpisodes()
-    live.connected("me")
+    live.connected("me", 1, lambda: True)
     finished: list[str] = []
     for number in range(MOST_EPISODES + 2):
-        _, crowded_out = live.enter("me", observation(f"libero_spatial/00/{number}/r0"))
+        _, crowded_out = live.enter("me", 1, observation(f"libero_spatial/00/{number}/r0"))
         finished += crowded_out
     assert finished == [f"libero_spatial/00/{number}/r0" for number in range(2)]
-    assert live.leave("you", "libero_spatial/00/5/r0") == []
-    assert live.leave("me", "libero_spatial/00/5/r0") == ["libero_spatial/00/5/r0"]
-    assert live.disconnected("me")
+    assert live.leave("you", 1, "libero_spatial/00/5/r0") == []
+    assert live.leave("me", 2, "libero_spatial/00/5/r0") == []
+    assert live.leave("me", 1, "libero_spatial/00/5/r0") == ["libero_spatial/00/5/r0"]
+    live.disconnected("me", 1)
+    assert not live.is_connected("me")
     assert len(live.leave_all("me")) == MOST_EPISODES - 1

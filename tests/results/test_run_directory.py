@@ -74,10 +74,12 @@ def test_half_written_files_go_away(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True)
     dead = tmp_path / "traces" / "libero_spatial" / f".00-r0.npz.{int(done.stdout)}.tmp"
     alive = tmp_path / "traces" / "libero_spatial" / f".01-r0.npz.{os.getpid()}.tmp"
-    dead.touch()
-    alive.touch()
+    others = [tmp_path / ".settings.tmp", tmp_path / "mine" / f".x.{int(done.stdout)}.tmp"]
+    others[1].parent.mkdir()
+    for file in (dead, alive, *others):
+        file.touch()
     begin(tmp_path)
-    assert (dead.exists(), alive.exists()) == (False, True)
+    assert [file.exists() for file in (dead, alive, *others)] == [False, True, True, True]
 
 
 def test_of_an_episode_run_again_the_last_result_counts(tmp_path: Path) -> None:
@@ -110,6 +112,9 @@ def test_another_run_in_the_folder_is_refused_with_the_difference_and_kept(
     run = begin(tmp_path)
     run.append(record())
     run.release()
+    with (tmp_path / "episodes.jsonl").open("a") as stream:
+        stream.write("half a line")
+    before = (tmp_path / "episodes.jsonl").read_bytes()
     other = RunDirectory.reserve(tmp_path)
     with pytest.raises(RunDirectoryError) as caught:
         other.begin(dataclasses.replace(manifest(), **changed))  # type: ignore[arg-type]
@@ -117,6 +122,7 @@ def test_another_run_in_the_folder_is_refused_with_the_difference_and_kept(
     assert message in str(caught.value)
     assert "choose another --output-dir" in str(caught.value)
     assert (len(other.records()), other.manifest()) == (1, manifest())
+    assert (tmp_path / "episodes.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("changed", [{"machine": "another"}, {"command_line": ["x"]}, {"git_revision": "abc"}])
