@@ -125,7 +125,10 @@ class PolicyServer:
 
     def _connected(self, connection: ServerConnection, session: Session) -> None:
         self._live.connected(session.client, session.number, lambda: connection.state is State.OPEN)
-        leaving = self._leaving.pop(session.client, None)
+        self._stay(session.client)
+
+    def _stay(self, client: str) -> None:
+        leaving = self._leaving.pop(client, None)
         if leaving is not None:
             leaving.cancel()
 
@@ -135,6 +138,7 @@ class PolicyServer:
             return
         self._live.disconnected(session.client, session.number)
         if not self._live.is_connected(session.client):
+            self._stay(session.client)  # until its last connection is over, too
             wait_s = 0.0 if session.is_anonymous else KEEP_EPISODES_S
             loop = asyncio.get_running_loop()
             self._leaving[session.client] = loop.call_later(wait_s, self._forget, session.client)
