@@ -16,6 +16,7 @@ from harness.sim.clock import ObservationClock
 from harness.sim.scene import Scene, replay_resets
 from harness.sim.scene_view import SceneView
 from harness.sim.stack import SUBSTEPS, mujoco, robosuite_macros, transform_utils
+from harness.sim.stepper import Stepper
 from tasks import init_states
 from tasks.demonstrations import read_demonstration_start
 from tasks.fixture_poses import ResetPoint, TaskResets, first_reset, shipped_table
@@ -79,6 +80,7 @@ class Simulator:
         self._env: Any = self.scene.env
         self._model = self.scene.model
         self._data = self.scene.data
+        self._stepper = Stepper(self._env, self._model, self._data)
         self._view: SceneView | None = None
         self._resets: dict[int, TaskResets] = {}
         self._init_states: NDArray[np.float64] | None = None
@@ -141,6 +143,7 @@ class Simulator:
 
     def _stock_reset(self, point: ResetPoint) -> None:
         self.scene.reset_in_sequence(point.random_state(), point.loads)
+        self._stepper.reset()
         known = self._resets.get(point.seed)
         if known is not None and point in known.points:
             expected = known.poses[known.points.index(point)]
@@ -181,6 +184,7 @@ class Simulator:
         start = read_demonstration_start(init.file, init.demo)
         assert start.model_xml == self.recorded_xml, "a demonstration is replayed in its own model"
         self.scene.reset_recorded()
+        self._stepper.reset()
         self._clock.reset()
         self._set_state(start.state)
 
@@ -210,18 +214,8 @@ class Simulator:
         return success
 
     def _advance(self, action: NDArray[np.float64]) -> None:
-        env, model, data = self._env, self._model, self._data
-        sampling_substep = self._clock.sampling_substep(SUBSTEPS)
-        for substep in range(SUBSTEPS):
-            mujoco.mj_forward(model, data)
-            env._pre_action(action, policy_step=substep == 0)
-            if substep == sampling_substep:
-                qpos_before = data.qpos.copy()
-                mujoco.mj_step(model, data)
-                self._sample(qpos_before)
-            else:
-                mujoco.mj_step(model, data)
-        env._post_process()
+        self._stepper.advance(action, self._clock.sampling_substep(SUBSTEPS), self._sample)
+        self._env._post_process()
 
     def success(self) -> bool:
         """Whether the goal predicate holds now."""

@@ -1,0 +1,137 @@
+"""robosuite's operational-space controller and gripper, without their look-ups: the same arithmetic, bit for bit.
+
+Per substep stock spends five times as long on name look-ups, copies and four Jacobians as on the control law (Khatib 1987,
+as in `robosuite/controllers/osc.py`). Here indices are resolved once and the Jacobian is computed once. What decides about
+bits stays as it is there: the operations and their order, the memory layout of every matrix that reaches BLAS or LAPACK,
+and which library computes it (robosuite's compiled functions where stock calls those, numpy's `dot` where it calls that).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.sim.stack import control_utils, mujoco
+
+_ARM_ACTION_DIM = 6
+
+
+class OperationalSpaceControl:
+    """Writes the actuators' commands of one robot, in torque [Nm] for the arm.
+
+    Args:
+        robot: robosuite's `SingleArm` with the fixed-gain OSC_POSE controller; its references are set up.
+        model: mujoco's.
+        data: mujoco's.
+    """
+
+    def __init__(self, robot: Any, model: Any, data: Any) -> None:
+        self._robot = robot
+        self._model = model
+        self._data = data
+        self._site = robot.eef_site_id
+        self._joint_qpos = _as_slice(robot._ref_joint_pos_indexes)
+        self._joint_dofs = _as_slice(robot._ref_joint_vel_indexes)
+        self._arm_actuators = _as_slice(robot._ref_joint_actuator_indexes)
+        self._finger_actuators = _as_slice(robot._ref_joint_gripper_actuator_indexes)
+        self._torque_low, self._torque_high = (limit.copy() for limit in robot.torque_limits)
+        low, high = model.actuator_ctrlrange[self._finger_actuators].T
+        self._finger_bias, self._finger_weight = 0.5 * (high + low), 0.5 * (high - low)
+        # The rotation and position of the site, and the joints' state, are read in place.
+        self._eef_position_world = data.site_xpos[self._site]
+        self._eef_rotation_world = data.site_xmat[self._site].reshape(3, 3)
+        self._joint_position = data.qpos[self._joint_qpos]
+        self._joint_velocity = data.qvel[self._joint_dofs]
+        self._bias_torque = data.qfrc_bias[self._joint_dofs]
+        self._arm_command = data.ctrl[self._arm_actuators]
+        self._finger_command = data.ctrl[self._finger_actuators]
+        nv, joints = model.nv, len(self._joint_velocity)
+        self._jacobian_position = np.zeros((3, nv))
+        self._jacobian_rotation = np.zeros((3, nv))
+        self._full_mass = np.zeros((nv, nv))
+        # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
+        self._j_position = np.zeros((3, joints), order="F")
+        self._j_rotation = np.zeros((3, joints), order="F")
+        self._j_full = np.zeros((6, joints), order="F")
+        self._mass = np.zeros((joints, joints), order="F")
+        self._position_error = np.zeros(3)
+        self._finger_step = np.zeros(2)
+
+    def take_over(self, action: NDArray[np.float64]) -> None:
+        """Go on where robosuite's controller, which has just begun with `action`, stands: its gains and goal."""
+        controller = self._robot.controller
+        assert controller.impedance_mode == "fixed", "variable gains are set with every action"
+        assert controller.uncoupling, "the coupled control law is not implemented"
+        assert controller.interpolator_pos is None, "interpolation is not implemented"
+        assert controller.interpolator_ori is None, "interpolation is not implemented"
+        assert controller.use_delta, "absolute goals are not implemented"
+        assert controller.use_ori, "position-only control is not implemented"
+        self._controller = controller
+        self._kp_position, self._kp_rotation = controller.kp[:3].copy(), controller.kp[3:].copy()
+        self._kd_position, self._kd_rotation = controller.kd[:3].copy(), controller.kd[3:].copy()
+        self._rest_posture = controller.initial_joint
+        self._goal_position_world = np.array(controller.goal_pos)
+        self._goal_rotation_world = np.array(controller.goal_ori)
+        self._finger_opening = self._robot.gripper.current_action
+        self._set_finger_step(action)
+
+    def set_goal(self, action: NDArray[np.float64]) -> None:
+        """`action` (7,) in [-1, 1]: translation, rotation as axis-angle, gripper. The poses must be those of now."""
+        controller = self._controller
+        scaled = controller.scale_action(action[:_ARM_ACTION_DIM])
+        if any(not math.isclose(angle, 0.0) for angle in scaled[3:]):  # without rotation stock keeps the old goal
+            self._goal_rotation_world = control_utils.set_goal_orientation(
+                scaled[3:], self._eef_rotation_world, orientation_limit=controller.orientation_limits
+            )
+        self._goal_position_world = control_utils.set_goal_position(
+            scaled[:3], self._eef_position_world, position_limit=controller.position_limits
+        )
+        self._set_finger_step(action)
+
+    def _set_finger_step(self, action: NDArray[np.float64]) -> None:
+        self._finger_step = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
+
+    def command(self) -> None:
+        """Compute torques from the present state, and set all of the robot's actuators."""
+        np.minimum(np.maximum(self._torques(), self._torque_low), self._torque_high, out=self._arm_command)
+        self._finger_opening = np.minimum(np.maximum(self._finger_opening + self._finger_step, -1.0), 1.0)
+        self._finger_command[:] = self._finger_bias + self._finger_weight * self._finger_opening
+
+    def _torques(self) -> NDArray[np.float64]:
+        """(joints,) [Nm] before clipping."""
+        model, data = self._model, self._data
+        mujoco.mj_jacSite(model, data, self._jacobian_position, self._jacobian_rotation, self._site)
+        mujoco.mj_fullM(model, self._full_mass, data.qM)
+        dofs = self._joint_dofs
+        self._mass[:] = self._full_mass[dofs, dofs]
+        self._j_position[:] = self._jacobian_position[:, dofs]
+        self._j_rotation[:] = self._jacobian_rotation[:, dofs]
+        self._j_full[:3] = self._j_position
+        self._j_full[3:] = self._j_rotation
+        qvel = data.qvel
+        rotation_error = control_utils.orientation_error(self._goal_rotation_world, self._eef_rotation_world)
+        force = (self._goal_position_world - self._eef_position_world) * self._kp_position + (
+            -self._jacobian_position.dot(qvel) * self._kd_position
+        )
+        torque = rotation_error * self._kp_rotation + -self._jacobian_rotation.dot(qvel) * self._kd_rotation
+        _, lambda_position, lambda_rotation, nullspace = control_utils.opspace_matrices(
+            self._mass, self._j_full, self._j_position, self._j_rotation
+        )
+        wrench = np.concatenate([lambda_position.dot(force), lambda_rotation.dot(torque)])
+        return (
+            self._j_full.T.dot(wrench)
+            + self._bias_torque
+            + control_utils.nullspace_torques(
+                self._mass, nullspace, self._rest_posture, self._joint_position, self._joint_velocity
+            )
+        )
+
+
+def _as_slice(indexes: Any) -> slice:
+    """Consecutive indexes as a slice: a view instead of a copy."""
+    first, count = int(indexes[0]), len(indexes)
+    assert list(indexes) == list(range(first, first + count)), f"the robot's indexes are not consecutive: {indexes}"
+    return slice(first, first + count)

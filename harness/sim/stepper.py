@@ -1,0 +1,94 @@
+"""Advances the physics by control steps as robosuite does, with one position stage per substep instead of three.
+
+In each 2 ms substep stock runs `mj_forward`, a second `mj_forward` that the controller forces, and `mj_step`, which runs a third.
+Positions and velocities are the same in all three, so everything that depends on them alone is computed once. What does differ is
+kept: the constraint solver starts from the accelerations found last, so its three solutions refine each other, and the third one
+has new controls. Sensors, which nobody reads, are left out. See `mj_forwardSkip` and `mj_step` in MuJoCo's engine_forward.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.sim.operational_space import OperationalSpaceControl
+from harness.sim.stack import SUBSTEPS, mujoco
+
+
+class Stepper:
+    """The control steps of one environment.
+
+    Args:
+        env: LIBERO's; its references are set up.
+        model: mujoco's.
+        data: mujoco's.
+    """
+
+    def __init__(self, env: Any, model: Any, data: Any) -> None:
+        assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER, "substeps are written out for Euler's method"
+        assert model.opt.enableflags == 0, "energy and inverse dynamics are left out"
+        (robot,) = env.robots
+        self._env = env
+        self._model = model
+        self._data = data
+        self._control = OperationalSpaceControl(robot, model, data)
+        self._fresh = True
+
+    def reset(self) -> None:
+        """The environment was reset; its own controller begins."""
+        self._fresh = True
+
+    def advance(
+        self, action: NDArray[np.float64], sampling_substep: int, on_sample: Callable[[NDArray[np.float64]], None]
+    ) -> None:
+        """One control step: 25 substeps.
+
+        Args:
+            action: (7,) in [-1, 1]; what lies beyond is clipped.
+            sampling_substep: in which one observables are sampled; -1 for none.
+            on_sample: called after that substep with the positions (nq,) before it, whose kinematics body and site poses
+                still show; `data.qpos` is that after it. So robosuite's observables find it.
+        """
+        model, data, control = self._model, self._data, self._control
+        for substep in range(SUBSTEPS):
+            sampling = substep == sampling_substep
+            if sampling:
+                qpos_before = data.qpos.copy()
+            if self._fresh:
+                self._first_substep(action)
+            else:
+                mujoco.mj_fwdPosition(model, data)
+                mujoco.mj_fwdVelocity(model, data)
+                mujoco.mj_fwdActuation(model, data)
+                mujoco.mj_fwdAcceleration(model, data)
+                mujoco.mj_fwdConstraint(model, data)  # of stock's first forward pass
+                mujoco.mj_fwdConstraint(model, data)  # of the controller's: nothing else has changed
+                if substep == 0:
+                    control.set_goal(action)
+                control.command()
+                self._integrate()
+            if sampling:
+                on_sample(qpos_before)
+
+    def _first_substep(self, action: NDArray[np.float64]) -> None:
+        """After a reset robosuite's controller still holds the pose it was made in, and forces no forward pass: its own
+        code runs once, and leaves gains and goal."""
+        mujoco.mj_forward(self._model, self._data)
+        self._env._pre_action(action, policy_step=True)
+        mujoco.mj_step(self._model, self._data)
+        self._control.take_over(action)
+        self._fresh = False
+
+    def _integrate(self) -> None:
+        """`mj_step`, where positions, velocities and what follows from them are known."""
+        model, data = self._model, self._data
+        mujoco.mj_checkPos(model, data)
+        mujoco.mj_checkVel(model, data)
+        mujoco.mj_fwdActuation(model, data)
+        mujoco.mj_fwdAcceleration(model, data)
+        mujoco.mj_fwdConstraint(model, data)
+        mujoco.mj_checkAcc(model, data)
+        mujoco.mj_Euler(model, data)
