@@ -231,6 +231,7 @@ def _roll_out(
         settings=evaluation.settings,
         image_size_px=evaluation.plan.protocol.render_size_px,
         backend=evaluation.backend,
+        egl_devices=evaluation.egl_devices,
         workers=evaluation.workers,
         limits=EngineLimits(worker_timeout_s=arguments.worker_timeout_s, max_errors=arguments.max_errors),
         on_record=on_record,

@@ -17,6 +17,7 @@ from harness.policies.factory import PolicyNameError, make_policy, policy_code_s
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
 from harness.sim.gl import Backend, choose_backend
+from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
 from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name, path_sha256
@@ -43,6 +44,7 @@ class Evaluation:
     needs: PolicyNeeds
     recording: Recording | None
     backend: Backend
+    egl_devices: tuple[int, ...]
     renderer: str
     workers: int
     settings: RolloutSettings
@@ -82,9 +84,11 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
         ensemble = arguments.ensemble_spec(needs.ensemble)
         backend: Backend = "osmesa"
+        egl_devices: tuple[int, ...] = ()
         renderer = NOTHING_RENDERED
         if needs.cameras:
             backend, device = choose_backend(arguments.mujoco_gl)
+            egl_devices = choose_devices(device) if backend == "egl" else ()
             renderer = f"{backend}: {device}"
         undo.pop_all()
     settings = RolloutSettings(
@@ -102,6 +106,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         policy=policy,
         settings=settings,
         renderer=renderer,
+        egl_devices=egl_devices,
         checkpoint_sha256=checkpoint_sha256,
     )
     return Evaluation(
@@ -110,6 +115,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         needs=needs,
         recording=recording,
         backend=backend,
+        egl_devices=egl_devices,
         renderer=renderer,
         workers=workers,
         settings=settings,
@@ -210,6 +216,7 @@ def _manifest(
     policy: Policy | None,
     settings: RolloutSettings,
     renderer: str,
+    egl_devices: tuple[int, ...],
     checkpoint_sha256: str,
 ) -> RunManifest:
     return RunManifest(
@@ -232,6 +239,7 @@ def _manifest(
         batch_size=policy.needs.batch_size if policy is not None else 1,
         versions=installed_versions(),
         renderer=renderer,
+        egl_devices=egl_devices,
         git_revision=git_revision(PACKAGE_ROOT),
         command_line=sys.argv,
         machine=machine_name(),

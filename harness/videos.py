@@ -14,6 +14,7 @@ from harness.preparation import check_video_flags
 from harness.progress import LINE_EVERY_S
 from harness.rollout.video_pool import VideoPool, VideoResult
 from harness.sim.gl import choose_backend
+from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.terminal import Terminal
 from results.manifest import RunManifest
@@ -101,6 +102,7 @@ def _render(
     if not records:
         return VideosEnd(rendered=0, failed=0)
     backend, device = choose_backend(arguments.mujoco_gl)
+    egl_devices = choose_devices(device) if backend == "egl" else ()
     workers = min(max(1, parse_workers(arguments.workers)), len(records))
     policy_view = arguments.video_view == "policy"
     terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")
@@ -114,6 +116,7 @@ def _render(
             run_dir=run.path.resolve(),
         ),
         backend=backend,
+        egl_devices=egl_devices,
         workers=workers,
         size_px=arguments.video_size,
         policy_view=policy_view,

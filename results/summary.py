@@ -16,7 +16,7 @@ from tasks.interface import EpisodeRecord, Outcome
 
 _EPISODE_COLUMNS = (
     *("episode_id", "suite", "task_index", "task", "success", "timeout", "error"),
-    *("steps", "queries", "clipped_actions", "build_s", "reset_s", "physics_s", "render_s", "policy_s"),
+    *("steps", "queries", "clipped_actions", "build_s", "reset_s", "physics_s", "render_s", "policy_s", "wait_s"),
 )
 
 
@@ -39,6 +39,7 @@ def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
             "physics_s": record.time_spent.physics_s,
             "render_s": record.time_spent.render_s,
             "policy_s": record.time_spent.policy_s,
+            "wait_s": record.time_spent.wait_s,
         }
         for record in records
     ]
@@ -97,7 +98,7 @@ def suite_frame(records: Sequence[EpisodeRecord], planned: dict[str, int]) -> pd
 def time_shares(records: Sequence[EpisodeRecord]) -> dict[str, float]:
     """Share of the workers' busy time per part; empty without episodes."""
     episodes = episode_frame(records)
-    parts = ["build_s", "reset_s", "physics_s", "render_s", "policy_s"]
+    parts = ["build_s", "reset_s", "physics_s", "render_s", "policy_s", "wait_s"]
     total = float(episodes[parts].to_numpy().sum())
     return {part.removesuffix("_s"): float(episodes[part].sum()) / total for part in parts} if total > 0 else {}
 

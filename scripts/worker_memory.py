@@ -57,7 +57,7 @@ def measure(arguments: Arguments, policy: ZeroPolicy) -> list[tuple[float, float
             worker_policy="", run_dir=Path(folder),
         )  # fmt: skip
         engine = Engine(
-            policy=policy, settings=settings, image_size_px=256, backend=choose_backend("auto")[0], workers=1,
+            policy=policy, settings=settings, image_size_px=256, backend=choose_backend("auto")[0], egl_devices=(), workers=1,
             limits=EngineLimits(worker_timeout_s=300, max_errors=0),
             on_record=lambda _: seen.append(memory_gib(engine.worker_pids[0])), on_incident=print,
         )  # fmt: skip

@@ -311,7 +311,9 @@ class TimeSpent:
     physics_s: float
     render_s: float
     policy_s: float
-    """Waiting for the policy's chunks (inside a worker policy: computing actions)."""
+    """The policy's calls that answered this episode's queries (a worker policy: computing actions)."""
+    wait_s: float
+    """Waiting for the policy beyond that: for its last batch to end, and for the answer to travel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

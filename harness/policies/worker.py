@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 
-from harness.expert.pick_and_place import PickAndPlaceExpert
 from tasks.interface import WorkerPolicy
 
-WORKER_POLICIES: dict[str, Callable[[], WorkerPolicy]] = {"expert": PickAndPlaceExpert}
+WORKER_POLICIES = {"expert": ("harness.expert.pick_and_place", "PickAndPlaceExpert")}
+"""Name → module and class. Imported when wanted: scipy's rotations alone take 33 MB, which other workers do without."""
 
 
 def make_worker_policy(name: str) -> WorkerPolicy:
     """A fresh worker policy for one episode."""
-    return WORKER_POLICIES[name]()
+    module, policy = WORKER_POLICIES[name]
+    made: WorkerPolicy = getattr(importlib.import_module(module), policy)()
+    return made

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.rollout import shared_images
-from harness.rollout.batcher import Batcher, ExplainedPolicyError
 from harness.rollout.dealer import Dealer, Job
+from harness.rollout.inference import Inference, PolicyFailure
 from harness.rollout.messages import CannotStart, Chunk, Done, Failed, Query, Ready, RunEpisode
-from harness.rollout.worker_process import Lost, WorkerProcess, incoming
+from harness.rollout.worker_process import Lost, WorkerProcess, device_of, incoming
 from harness.sim.gl import Backend
 from harness.sim.settings import RolloutSettings
 from harness.sim.worker import WorkerSetup
@@ -76,6 +75,7 @@ class Engine:
         settings: what every worker is told.
         image_size_px: height and width of the images.
         backend: GL backend for the workers.
+        egl_devices: EGL's numbers of the devices that workers draw on in turn; empty for the default.
         workers: number of processes, at least 1.
         limits: when to give up.
         on_record: called with each finished episode, in the order they end.
@@ -89,15 +89,16 @@ class Engine:
         settings: RolloutSettings,
         image_size_px: int,
         backend: Backend,
+        egl_devices: Sequence[int],
         workers: int,
         limits: EngineLimits,
         on_record: Callable[[EpisodeRecord], None],
         on_incident: Callable[[Incident], None],
     ) -> None:
         self._policy = policy
-        self._batcher = Batcher(policy) if policy is not None else None
         self._settings = settings
         self._backend = backend
+        self._egl_devices = egl_devices
         self._limits = limits
         self._on_record = on_record
         self._on_incident = on_incident
@@ -107,6 +108,7 @@ class Engine:
         self._shape = (workers, len(settings.cameras), image_size_px, image_size_px, 3)
         self._workers: list[WorkerProcess] = []
         self._pending: list[tuple[WorkerProcess, Query]] = []
+        self._asked: list[WorkerProcess] = []
         self.renderer = ""
         """OpenGL's renderer string, once a worker is ready."""
 
@@ -114,6 +116,7 @@ class Engine:
         """Run the episodes; returns when all ended or something ended the run. Never raises for a worker's fault."""
         self._descriptor = shared_images.create(shared_images.ImageSlots.bytes_for(self._shape))
         self._slots = shared_images.ImageSlots(self._descriptor, self._shape)
+        self._inference = Inference(self._policy) if self._policy is not None else None
         try:
             end = self._run(specs)
             if end.reason not in ("completed", "cannot_write"):
@@ -125,6 +128,8 @@ class Engine:
             for worker in self._workers:
                 worker.kill()
             self._workers = []
+            if self._inference is not None:
+                self._inference.close()
             os.close(self._descriptor)
 
     def _run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
@@ -134,7 +139,11 @@ class Engine:
                 self._workers.append(self._start(slot))
             while dealer or any(worker.job for worker in self._workers):
                 self._deal(dealer)
+                self._ask()
                 self._listen(dealer)
+                self._answer()
+            if self._inference is not None:
+                self._inference.wait()
                 self._answer()
             return RunEnd(reason="completed", detail="")
         except _RunEndedError as ended:
@@ -163,6 +172,7 @@ class Engine:
         setup = WorkerSetup(
             settings=self._settings,
             backend=self._backend,
+            egl_device=device_of(slot, self._egl_devices),
             slot=slot,
             image_shape=self._shape,
             image_descriptor=self._descriptor,
@@ -177,12 +187,14 @@ class Engine:
                 if job is None:
                     continue
                 worker.job, worker.task = job, job.task
-                self._start_policy(job)
+                if self._inference is not None:
+                    self._inference.start(job.spec)
                 worker.send(RunEpisode(spec=job.spec, attempt=job.attempt))
 
     def _listen(self, dealer: Dealer) -> None:
         """Wait for something to happen, then take in everything that did."""
-        for worker, message in incoming(list(self._workers)):
+        also = () if self._inference is None else (self._inference.signal,)
+        for worker, message in incoming(list(self._workers), also):
             self._take(worker, message, dealer)
 
     def _take(self, worker: WorkerProcess, message: object, dealer: Dealer) -> None:
@@ -221,7 +233,7 @@ class Engine:
                 raise _RunEndedError(RunEnd(reason="cannot_start", detail=f"workers do not start: {why}"))
         self._report("worker_replaced", worker.job, why)
         worker.kill()
-        self._pending = [(w, query) for w, query in self._pending if w is not worker]
+        self._pending = [(w, query) for w, query in self._pending if w is not worker]  # one being answered: see _answer
         replacement = self._start(worker.slot)
         self._workers[self._workers.index(worker)] = replacement
         if worker.job is not None:
@@ -243,9 +255,8 @@ class Engine:
     def _finish(self, worker: WorkerProcess, record: EpisodeRecord) -> None:
         worker.job = None
         self._on_record(record)
-        if self._policy is not None:
-            with _policy_faults():
-                self._policy.finish([record.spec.episode_id])
+        if self._inference is not None:
+            self._inference.finish(record.spec.episode_id)
         if record.outcome is Outcome.ERROR:
             self._errors += 1
             if self._errors > self._limits.max_errors:
@@ -259,21 +270,23 @@ class Engine:
 
     # --- the policy --------------------------------------------------------------------------------
 
-    def _start_policy(self, job: Job) -> None:
-        if self._policy is not None:
-            with _policy_faults():
-                self._policy.start([job.spec])
+    def _ask(self) -> None:
+        """Give the policy the queries that wait, as far as a batch goes, unless it is at work."""
+        inference = self._inference
+        if inference is None or inference.busy or not self._pending:
+            return
+        batch, self._pending = self._pending[: inference.batch_size], self._pending[inference.batch_size :]
+        self._asked = [worker for worker, _ in batch]
+        inference.ask([self._observation(worker, query) for worker, query in batch])
 
     def _answer(self) -> None:
-        """Answer all queries that wait."""
-        if not self._pending or self._batcher is None:
-            return
-        pending, self._pending = self._pending, []
-        observations = [self._observation(worker, query) for worker, query in pending]
-        with _policy_faults():
-            chunks = self._batcher.act(observations)
-        for (worker, _), chunk in zip(pending, chunks, strict=True):
-            worker.send(Chunk(actions=chunk.actions))
+        """Pass the policy's answers on; those for a worker that was replaced meanwhile go nowhere."""
+        for result in self._inference.results() if self._inference is not None else ():
+            if isinstance(result, PolicyFailure):
+                raise _RunEndedError(RunEnd(reason="policy_error", detail=result.detail))
+            for worker, chunk in zip(self._asked, result.chunks, strict=True):
+                if worker in self._workers:
+                    worker.send(Chunk(actions=chunk.actions, took_s=result.took_s))
 
     def _observation(self, worker: WorkerProcess, query: Query) -> Observation:
         assert worker.job is not None
@@ -286,17 +299,6 @@ class Engine:
         )
 
 
-@contextlib.contextmanager
-def _policy_faults() -> Iterator[None]:
-    """A policy that raises ends the run."""
-    try:
-        yield
-    except ExplainedPolicyError as error:
-        raise _RunEndedError(RunEnd(reason="policy_error", detail=str(error))) from None
-    except Exception:
-        raise _RunEndedError(RunEnd(reason="policy_error", detail=traceback.format_exc())) from None
-
-
 def _error_record(job: Job, why: str) -> EpisodeRecord:
     return EpisodeRecord(
         spec=job.spec,
@@ -305,7 +307,7 @@ def _error_record(job: Job, why: str) -> EpisodeRecord:
         steps=0,
         queries=0,
         clipped_actions=0,
-        time_spent=TimeSpent(build_s=0.0, reset_s=0.0, physics_s=0.0, render_s=0.0, policy_s=0.0),
+        time_spent=TimeSpent(build_s=0.0, reset_s=0.0, physics_s=0.0, render_s=0.0, policy_s=0.0, wait_s=0.0),
         attempt=job.attempt,
         final_state_sha256="",
         trace="",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from harness.rollout.batcher import Batcher
@@ -25,9 +26,11 @@ def run_in_process(
     runner = EpisodeRunner(settings)
     batcher = Batcher(policy) if policy is not None else None
 
-    def query(observation: Observation) -> ActionChunk:
+    def query(observation: Observation) -> tuple[ActionChunk, float]:
         assert batcher is not None
-        return batcher.act([observation])[0]
+        started = time.perf_counter()
+        (chunk,) = batcher.act([observation])
+        return chunk, time.perf_counter() - started
 
     try:
         for spec in specs:

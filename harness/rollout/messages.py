@@ -63,6 +63,8 @@ class Chunk:
     """Parent → worker: the answer to a `Query`."""
 
     actions: NDArray[np.float64]
+    took_s: float
+    """Wall time of the policy's call that computed it [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

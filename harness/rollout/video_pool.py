@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.rollout import shared_images
 from harness.rollout.dealer import Dealer
 from harness.rollout.messages import CannotStart, Failed, Ready, Rendered, RenderVideo
-from harness.rollout.worker_process import Lost, WorkerProcess, incoming
+from harness.rollout.worker_process import Lost, WorkerProcess, device_of, incoming
 from harness.sim.gl import Backend
 from harness.sim.settings import RolloutSettings
 from harness.sim.worker import WorkerSetup
@@ -37,6 +37,7 @@ class VideoPool:
     Args:
         settings: of the run; its cameras and image convention are what the policy saw.
         backend: GL backend.
+        egl_devices: EGL's numbers of the devices that workers draw on in turn; empty for the default.
         workers: processes at most.
         size_px: height and width of each camera's picture.
         policy_view: as the policy saw it; else the true view.
@@ -48,6 +49,7 @@ class VideoPool:
         *,
         settings: RolloutSettings,
         backend: Backend,
+        egl_devices: Sequence[int],
         workers: int,
         size_px: int,
         policy_view: bool,
@@ -55,6 +57,7 @@ class VideoPool:
     ) -> None:
         self._settings = settings
         self._backend = backend
+        self._egl_devices = egl_devices
         self._limit = workers
         self._size_px = size_px
         self._policy_view = policy_view
@@ -89,6 +92,7 @@ class VideoPool:
         setup = WorkerSetup(
             settings=self._settings,
             backend=self._backend,
+            egl_device=device_of(slot, self._egl_devices),
             slot=slot,
             image_shape=(0,),
             image_descriptor=self._descriptor,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.machine import usable_cores
@@ -31,15 +31,23 @@ class Lost:
     why: str
 
 
-def incoming(workers: Sequence[WorkerProcess]) -> Iterator[tuple[WorkerProcess, object]]:
+def incoming(
+    workers: Sequence[WorkerProcess], also: Sequence[Connection] = ()
+) -> Iterator[tuple[WorkerProcess, object]]:
     """Wait until something happens, at most a few seconds; then everything that did, one message or `Lost` per worker.
 
     A message is read when it is asked for: where the caller stops early, the others stay in their pipes.
+
+    Args:
+        workers: whom to listen to.
+        also: connections that end the wait, too, when they can be read from; they are left unread.
     """
     timeout_s = min(worker.seconds_left() for worker in workers)
     by_connection = {worker.connection: worker for worker in workers}
     heard = set()
-    for connection in wait(list(by_connection), timeout=max(0.0, min(timeout_s, 5.0))):
+    for connection in wait([*by_connection, *also], timeout=max(0.0, min(timeout_s, 5.0))):
+        if connection in also:
+            continue
         worker = by_connection[connection]  # type: ignore[index]
         heard.add(worker)
         try:
@@ -53,6 +61,11 @@ def incoming(workers: Sequence[WorkerProcess]) -> Iterator[tuple[WorkerProcess, 
                 worker,
                 Lost(why=f"no answer within {worker.timeout_s:g} s (--worker-timeout-s); {worker.post_mortem()}"),
             )
+
+
+def device_of(slot: int, egl_devices: Sequence[int]) -> int:
+    """The device that a worker draws on; -1 for the default."""
+    return egl_devices[slot % len(egl_devices)] if egl_devices else -1
 
 
 def thread_limits(processes: int) -> dict[str, str]:

@@ -36,7 +36,8 @@ from tasks.interface import (
 )
 from tasks.protocols import find_protocol
 
-Query = Callable[[Observation], ActionChunk]
+Query = Callable[[Observation], tuple[ActionChunk, float]]
+"""Observation → chunk, and the wall time the policy took for it [s]."""
 
 
 class WorkerPolicyError(Exception):
@@ -54,7 +55,12 @@ class ActionSource(Protocol):
 class ChunkedSource:
     """Queries a policy for chunks and ensembles them."""
 
-    def __init__(self, settings: RolloutSettings, observe: Callable[[int], Observation], query: Query) -> None:
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        observe: Callable[[int], Observation],
+        query: Callable[[Observation], ActionChunk],
+    ) -> None:
         self.queries = 0
         self._observe = observe
         self._query = query
@@ -99,6 +105,7 @@ class PrivilegedSource:
 @dataclass(slots=True)
 class _Spent:
     policy_s: float = 0.0
+    wait_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -163,7 +170,7 @@ class EpisodeRunner:
         Args:
             spec: which.
             attempt: 1 for the first try.
-            query: turns an observation into a chunk; called at query steps only.
+            query: called at query steps only.
 
         Raises:
             WorkerPolicyError: a worker policy raised or returned no action.
@@ -201,6 +208,7 @@ class EpisodeRunner:
                 physics_s=simulator.times.physics_s,
                 render_s=simulator.times.render_s,
                 policy_s=spent.policy_s,
+                wait_s=spent.wait_s,
             ),
             attempt=attempt,
             final_state_sha256=trace.state_sha256(-1),
@@ -252,8 +260,9 @@ class EpisodeRunner:
 
         def timed_query(observation: Observation) -> ActionChunk:
             started = time.perf_counter()
-            chunk = query(observation)
-            spent.policy_s += time.perf_counter() - started
+            chunk, policy_s = query(observation)
+            spent.policy_s += policy_s
+            spent.wait_s += time.perf_counter() - started - policy_s
             return chunk
 
         return ChunkedSource(self._settings, observe, timed_query)

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from harness.sim.subprocess_environment import package_environment
 
@@ -19,8 +22,8 @@ BackendChoice = Literal["auto", "egl", "osmesa"]
 
 INSTALL_HINT = (
     "On Debian or Ubuntu: `apt-get install libosmesa6 libegl1 libgl1`. On a machine with an NVIDIA GPU, EGL comes with "
-    "its driver (libnvidia-gl). Without root: `pip install opencv-python-headless` instead of opencv-python, and ask "
-    "for a policy that needs no images."
+    "its driver (libnvidia-gl). Without root: `pip install lavavu-osmesa` brings a software renderer, and `pip install "
+    "opencv-python-headless` in place of opencv-python does without libGL."
 )
 PROBE_TIMEOUT_S = 120.0
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast")
@@ -39,6 +42,8 @@ def set_environment(backend: Backend) -> None:
     """Select the backend for this process. Must precede the first import of mujoco or OpenGL."""
     os.environ["MUJOCO_GL"] = backend
     os.environ["PYOPENGL_PLATFORM"] = backend
+    if backend == "osmesa":
+        load_osmesa()
 
 
 @contextlib.contextmanager
@@ -52,6 +57,71 @@ def without_cuda_visible_devices() -> Iterator[None]:
             os.environ["CUDA_VISIBLE_DEVICES"] = hidden
 
 
+def make_gl_context(size_px: int) -> Any:
+    """MuJoCo's GL context of the backend that MUJOCO_GL names, not yet current.
+
+    Raises:
+        ImportError: the backend's library is missing.
+    """
+    if os.environ.get("MUJOCO_GL") == "osmesa":
+        from mujoco.osmesa import GLContext
+    else:
+        from mujoco.egl import GLContext
+    return GLContext(size_px, size_px)
+
+
+def load_osmesa() -> None:
+    """Make PyOpenGL and MuJoCo find libOSMesa: the system's, else the one in PyPI's `lavavu-osmesa`.
+
+    Must precede the first import of mujoco, which imports PyOpenGL's functions.
+    """
+    if any(_loads(name) for name in ("libOSMesa.so", "libOSMesa.so.8", "libOSMesa.so.6")):
+        return
+    packaged = packaged_osmesa()
+    if packaged is None:
+        return
+    import OpenGL.platform
+
+    platform = OpenGL.platform.PLATFORM  # it has looked for the library already, in vain
+    platform.GL = platform.OSMesa = _load_with_siblings(packaged)
+    platform.install(vars(OpenGL.platform))
+
+
+def _load_with_siblings(library: Path) -> ctypes.CDLL:
+    """Load a library that needs others of its folder and does not say where they are.
+
+    Raises:
+        OSError: something else is missing.
+    """
+    others = [file for file in library.parent.iterdir() if file != library]
+    while True:
+        try:
+            return ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        except OSError:
+            missing = [file for file in others if not _loads(str(file))]
+            if len(missing) == len(others):
+                raise
+            others = missing
+
+
+def packaged_osmesa() -> Path | None:
+    """The libOSMesa that `pip install lavavu-osmesa` brings, if it is installed."""
+    package = importlib.util.find_spec("lavavu")
+    folders = (package.submodule_search_locations or []) if package is not None else []
+    libraries = [
+        file for folder in folders for file in (Path(folder).parent / "lavavu_osmesa.libs").glob("libOSMesa*.so*")
+    ]
+    return min(libraries, default=None)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+    except OSError:
+        return False
+    return True
+
+
 def renderer_string(backend: Backend) -> str:
     """OpenGL's name for the device that a context of this process would draw on.
 
@@ -60,13 +130,9 @@ def renderer_string(backend: Backend) -> str:
     """
     set_environment(backend)
     try:
+        context = make_gl_context(64)
         from OpenGL import GL
 
-        if backend == "egl":
-            from mujoco.egl import GLContext
-        else:
-            from mujoco.osmesa import GLContext
-        context = GLContext(64, 64)
         context.make_current()
         name = GL.glGetString(GL.GL_RENDERER)
         context.free()
@@ -91,12 +157,18 @@ def prepare(backend: Backend, rendering: bool) -> str:
     return ""
 
 
-def probe(backend: Backend) -> tuple[bool, str]:
-    """Try a backend in a process of its own: (whether it works, renderer string or reason)."""
+def probe(backend: Backend, device: int | None = None) -> tuple[bool, str]:
+    """Try a backend in a process of its own: (whether it works, renderer string or reason).
+
+    Args:
+        backend: which.
+        device: EGL's number of a device; None for the default.
+    """
     command = [sys.executable, "-P", "-m", "harness.sim.gl", backend]
+    environment = package_environment() | ({} if device is None else {"MUJOCO_EGL_DEVICE_ID": str(device)})
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=package_environment()
+            command, check=False, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, env=environment
         )
     except subprocess.TimeoutExpired:
         return False, f"no OpenGL context with MUJOCO_GL={backend} within {PROBE_TIMEOUT_S:g} s"

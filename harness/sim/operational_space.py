@@ -39,7 +39,8 @@ class OperationalSpaceControl:
         self._finger_actuators = _as_slice(robot._ref_joint_gripper_actuator_indexes)
         self._torque_low, self._torque_high = (limit.copy() for limit in robot.torque_limits)
         low, high = model.actuator_ctrlrange[self._finger_actuators].T
-        self._finger_bias, self._finger_weight = 0.5 * (high + low), 0.5 * (high - low)
+        bias, weight = 0.5 * (high + low), 0.5 * (high - low)
+        self._fingers = list(zip(bias.tolist(), weight.tolist(), strict=True))
         # The rotation and position of the site, and the joints' state, are read in place.
         self._eef_position_world = data.site_xpos[self._site]
         self._eef_rotation_world = data.site_xmat[self._site].reshape(3, 3)
@@ -49,16 +50,15 @@ class OperationalSpaceControl:
         self._arm_command = data.ctrl[self._arm_actuators]
         self._finger_command = data.ctrl[self._finger_actuators]
         nv, joints = model.nv, len(self._joint_velocity)
-        self._jacobian_position = np.zeros((3, nv))
-        self._jacobian_rotation = np.zeros((3, nv))
+        self._jacobian = np.zeros((6, nv))
+        self._jacobian_position, self._jacobian_rotation = self._jacobian[:3], self._jacobian[3:]
+        self._arm_jacobian = self._jacobian[:, self._joint_dofs]
         self._full_mass = np.zeros((nv, nv))
         # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
         self._j_position = np.zeros((3, joints), order="F")
         self._j_rotation = np.zeros((3, joints), order="F")
         self._j_full = np.zeros((6, joints), order="F")
         self._mass = np.zeros((joints, joints), order="F")
-        self._position_error = np.zeros(3)
-        self._finger_step = np.zeros(2)
 
     def take_over(self, action: NDArray[np.float64]) -> None:
         """Go on where robosuite's controller, which has just begun with `action`, stands: its gains and goal."""
@@ -75,7 +75,7 @@ class OperationalSpaceControl:
         self._rest_posture = controller.initial_joint
         self._goal_position_world = np.array(controller.goal_pos)
         self._goal_rotation_world = np.array(controller.goal_ori)
-        self._finger_opening = self._robot.gripper.current_action
+        self._finger_opening: list[float] = self._robot.gripper.current_action.tolist()
         self._set_finger_step(action)
 
     def set_goal(self, action: NDArray[np.float64]) -> None:
@@ -92,13 +92,18 @@ class OperationalSpaceControl:
         self._set_finger_step(action)
 
     def _set_finger_step(self, action: NDArray[np.float64]) -> None:
-        self._finger_step = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
+        step = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
+        self._finger_step: list[float] = step.tolist()
 
     def command(self) -> None:
         """Compute torques from the present state, and set all of the robot's actuators."""
         np.minimum(np.maximum(self._torques(), self._torque_low), self._torque_high, out=self._arm_command)
-        self._finger_opening = np.minimum(np.maximum(self._finger_opening + self._finger_step, -1.0), 1.0)
-        self._finger_command[:] = self._finger_bias + self._finger_weight * self._finger_opening
+        for finger, (bias, weight) in enumerate(
+            self._fingers
+        ):  # plain floats: an array of two takes five times as long
+            opening = min(max(self._finger_opening[finger] + self._finger_step[finger], -1.0), 1.0)
+            self._finger_opening[finger] = opening
+            self._finger_command[finger] = bias + weight * opening
 
     def _torques(self) -> NDArray[np.float64]:
         """(joints,) [Nm] before clipping."""
@@ -107,10 +112,9 @@ class OperationalSpaceControl:
         mujoco.mj_fullM(model, self._full_mass, data.qM)
         dofs = self._joint_dofs
         self._mass[:] = self._full_mass[dofs, dofs]
-        self._j_position[:] = self._jacobian_position[:, dofs]
-        self._j_rotation[:] = self._jacobian_rotation[:, dofs]
-        self._j_full[:3] = self._j_position
-        self._j_full[3:] = self._j_rotation
+        self._j_full[:] = self._arm_jacobian
+        self._j_position[:] = self._arm_jacobian[:3]
+        self._j_rotation[:] = self._arm_jacobian[3:]
         qvel = data.qvel
         rotation_error = control_utils.orientation_error(self._goal_rotation_world, self._eef_rotation_world)
         force = (self._goal_position_world - self._eef_position_world) * self._kp_position + (

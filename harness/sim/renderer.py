@@ -1,7 +1,7 @@
-"""Renders LIBERO's cameras from a copy of the simulation's state.
+"""Renders LIBERO's cameras from a copy of the simulation's state, pixel for pixel as robosuite does.
 
-robosuite's own render context is used, so that an image has the same bytes as stock's; it is given the
-copy, because its constructor runs a forward pass, which would disturb the solver's warm start.
+Same MuJoCo calls and options as robosuite's render context, but: only geoms that can be seen (`culling`), textures from mapped files
+(`textures`), no shadow map where no light casts shadows (a 64 MB depth texture), and an off-screen buffer of the image's size.
 """
 
 from __future__ import annotations
@@ -11,67 +11,117 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.gl import GlError, explain, without_cuda_visible_devices
+from harness.sim.culling import HIDDEN_GROUP, MAX_SCENE_GEOMS, Culling, Part, cut_into_pieces
+from harness.sim.gl import GlError, explain, make_gl_context
+from harness.sim.mesh_lists import MeshLists
+from harness.sim.model_cache import Texture
 from harness.sim.stack import mujoco
+from harness.sim.textures import upload_textures
 from tasks.interface import ImageConvention
-
-
-class RenderSource:
-    """What robosuite's render context needs of a simulation: a model, data, a forward pass and a place to register."""
-
-    def __init__(self, model: Any, data: Any) -> None:
-        self.model = model  # robosuite's wrapper: the context reads ._model
-        self.data = _DataHandle(data)
-
-    def forward(self) -> None:
-        mujoco.mj_forward(self.model._model, self.data._data)
-
-    def add_render_context(self, context: Any) -> None:
-        del context  # the renderer holds it
-
-
-class _DataHandle:
-    def __init__(self, data: Any) -> None:
-        self._data = data
 
 
 class Renderer:
     """Draws cameras of one model.
 
     Args:
-        model: robosuite's model wrapper.
-        data: the mujoco data to draw; kept by reference.
+        model: mujoco's.
+        data: what to draw, mujoco's; kept by reference.
+        textures: pixels for which the model has stand-ins.
         size_px: height and width of an image.
+        cull: leave out what cannot be seen; only tests turn it off.
 
     Raises:
         GlError: no GL context can be made; the message says what to install.
     """
 
-    def __init__(self, model: Any, data: Any, size_px: int) -> None:
-        from robosuite.utils.binding_utils import MjRenderContextOffscreen
-
+    def __init__(
+        self, model: Any, data: Any, textures: tuple[Texture, ...], size_px: int, *, cull: bool = True
+    ) -> None:
         self._model = model
-        self._size_px = size_px
+        self._data = data
+        self._viewport = mujoco.MjrRect(0, 0, size_px, size_px)
+        self._gl: Any = None
         self._context: Any = None
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[0] = 0  # collision geoms
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._perturbation = mujoco.MjvPerturb()
+        self._scene = mujoco.MjvScene(model, maxgeom=MAX_SCENE_GEOMS)
+        self._groups = model.geom_group.copy()
+        self._drawn = self._options.geomgroup[np.clip(self._groups, 0, HIDDEN_GROUP)] > 0
+        pieces = cut_into_pieces(model, self._drawn)
+        self._triangles = pieces.triangles
+        self._culling = Culling(model, self._drawn, pieces, size_px)
+        self._cull = cull
+        self._context = self._make_context(textures, size_px)
+        self._meshes = MeshLists(model, self._context, pieces)
+
+    def _make_context(self, textures: tuple[Texture, ...], size_px: int) -> Any:
+        model = self._model
+        model.vis.global_.offwidth = model.vis.global_.offheight = size_px
+        if not model.light_castshadow.any():
+            model.vis.quality.shadowsize = 0
         try:
-            with without_cuda_visible_devices():
-                self._context = MjRenderContextOffscreen(RenderSource(model, data), device_id=-1)
+            self._gl = make_gl_context(size_px)
+            self._gl.make_current()
+            context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         except Exception as error:
-            raise GlError(explain(error, "robosuite cannot make its render context")) from error
-        self._context.vopt.geomgroup[0] = 0  # collision geoms
-        self._context.vopt.geomgroup[1] = 1
+            raise GlError(explain(error, "no render context can be made")) from error
+        upload_textures(context, textures, self._drawn_textures())
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        return context
+
+    def _drawn_textures(self) -> set[int]:
+        """Ids of the textures that anything visible uses."""
+        model = self._model
+        materials = np.concatenate([model.geom_matid[self._drawn], model.site_matid])
+        return set(model.mat_texid[materials[materials >= 0]].ravel().tolist())
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image as OpenGL gives it: uint8 (size_px, size_px, 3)."""
-        self._context.gl_ctx.make_current()  # another simulator of this process may have drawn last
-        self._context.render(width=self._size_px, height=self._size_px, camera_id=self._model.camera_name2id(camera))
-        return self._context.read_pixels(self._size_px, self._size_px)
+        self._gl.make_current()  # another simulator of this process may have drawn last
+        self._camera.fixedcamid = self._model.camera(camera).id
+        self.triangles_drawn = 0
+        culling = self._culling
+        parts = culling.parts(self._data, self._camera.fixedcamid) if self._cull else [culling.whole]
+        image = self._draw(parts[0])
+        for part in parts[1:]:
+            area = part.area
+            image[area.bottom : area.top, area.left : area.right] = self._draw(part)
+        return image
+
+    def _draw(self, part: Part) -> NDArray[np.uint8]:
+        """The part's area: uint8 (height, width, 3)."""
+        model, scene, area = self._model, self._scene, part.area
+        self.triangles_drawn += int(self._triangles[part.pieces].sum()) * (1 + part.reflections)
+        model.geom_group[:] = np.where(part.geoms, self._groups, HIDDEN_GROUP)
+        mujoco.mjv_updateScene(
+            model,
+            self._data,
+            self._options,
+            self._perturbation,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            scene,
+        )
+        model.geom_group[:] = self._groups
+        self._meshes.show(part.pieces)
+        scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = part.reflections
+        mujoco.mjr_render(self._viewport, scene, self._context)
+        width, height = area.right - area.left, area.top - area.bottom
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(area.left, area.bottom, width, height), self._context)
+        return pixels
 
     def close(self) -> None:
-        """Free the GL resources, in their own context: robosuite frees them in whichever is current, hurting another's."""
-        context, self._context = self._context, None
-        if context is not None:
-            context.gl_ctx.make_current()
+        """Free the GL resources."""
+        gl, self._gl = self._gl, None
+        if gl is not None:
+            if self._context is not None:
+                gl.make_current()  # else they would be freed in another's context
+                self._context.free()
+            gl.free()
 
     def __del__(self) -> None:
         self.close()

@@ -19,7 +19,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.stack import RandomizationError, bddl_base_domain, mujoco, robosuite
+from harness.sim.model_cache import Texture, compile_model, load_model
+from harness.sim.stack import RandomizationError, bddl_base_domain, binding_utils, mujoco, robosuite
 from tasks.bddl import read_problem
 from tasks.fixture_poses import ResetPoint, TaskResets, mersenne_state
 from tasks.interface import CAMERAS, CONTROL_HZ, TaskSpec
@@ -41,12 +42,17 @@ def numpy_global_generator(state: np.random.RandomState) -> Iterator[np.random.R
 
 
 def _remembering(problem: Any) -> Any:
-    """LIBERO's problem class, keeping the model fields that a reset changes as they were compiled."""
+    """LIBERO's problem class, its model from the cache, keeping the fields that a reset changes as they were compiled."""
 
     class Remembering(problem):  # type: ignore[misc]
         def _initialize_sim(self, xml_string: str | None = None) -> None:
-            super()._initialize_sim(xml_string)
-            model = self.sim.model._model
+            # A recorded model is met once: it is not worth an entry.
+            loaded = compile_model(xml_string) if xml_string else load_model(self.model.get_xml())
+            self.textures = loaded.textures
+            self.sim = binding_utils.MjSim(loaded.model)
+            self.sim.forward()
+            self.initialize_time(self.control_freq)
+            model = loaded.model
             self.compiled = {field: getattr(model, field).copy() for field in ("body_pos", "body_quat", "site_rgba")}
 
     Remembering.__name__ = problem.__name__  # LIBERO compares it with the BDDL's problem
@@ -69,6 +75,8 @@ class Scene:
             self._load_recorded_model(recorded_xml)
         self.model = self.env.sim.model._model
         self.data = self.env.sim.data._data
+        self.textures: tuple[Texture, ...] = self.env.textures
+        """The pixels of those textures for which the model has stand-ins."""
         self._compiled: dict[str, NDArray[np.generic]] = self.env.compiled
         self._initializers = list(self.env.object_property_initializers)
         self._visible_sites = {

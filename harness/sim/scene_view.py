@@ -16,16 +16,17 @@ class SceneView:
     Args:
         scene: what to draw; fixture poses are those of its model at the moment of drawing.
         size_px: height and width of an image.
+        cull: leave out what cannot be seen; only tests turn it off.
 
     Raises:
         GlError: no GL context can be made.
     """
 
-    def __init__(self, scene: Scene, size_px: int) -> None:
+    def __init__(self, scene: Scene, size_px: int, *, cull: bool = True) -> None:
         self._model = scene.model
         self._data = mujoco.MjData(scene.model)
         self._size_px = size_px
-        self._renderer = Renderer(scene.env.sim.model, self._data, size_px)
+        self._renderer = Renderer(scene.model, self._data, scene.textures, size_px, cull=cull)
 
     def images(
         self, cameras: tuple[str, ...], qpos: NDArray[np.float64], site_rgba: NDArray[np.float32]
@@ -50,6 +51,11 @@ class SceneView:
             images[row] = self._renderer.render(camera)
         self._model.site_rgba[:] = current
         return images
+
+    @property
+    def triangles_drawn(self) -> int:
+        """In the last image, reflections included."""
+        return self._renderer.triangles_drawn
 
     def close(self) -> None:
         """Free the GL context."""

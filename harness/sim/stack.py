@@ -52,7 +52,7 @@ robosuite.macros = robosuite_macros
 import libero.libero.envs.problems  # noqa: E402,F401  (registers the problem classes)
 import mujoco  # noqa: E402
 from libero.libero.envs import bddl_base_domain  # noqa: E402
-from robosuite.utils import control_utils, transform_utils  # noqa: E402
+from robosuite.utils import binding_utils, control_utils, transform_utils  # noqa: E402
 from robosuite.utils.errors import RandomizationError  # noqa: E402
 
 SUBSTEPS = int((1.0 / 20) / robosuite_macros.SIMULATION_TIMESTEP)
@@ -62,6 +62,7 @@ __all__ = [
     "SUBSTEPS",
     "RandomizationError",
     "bddl_base_domain",
+    "binding_utils",
     "control_utils",
     "mujoco",
     "robosuite",

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from harness.sim.operational_space import OperationalSpaceControl
 from harness.sim.stack import SUBSTEPS, mujoco
 
+_NOTHING_KNOWN, _VELOCITIES_KNOWN = int(mujoco.mjtStage.mjSTAGE_NONE), int(mujoco.mjtStage.mjSTAGE_VEL)
+"""Stages that `mj_forwardSkip` leaves out; its last argument leaves out sensors."""
+
 
 class Stepper:
     """The control steps of one environment.
@@ -60,12 +63,8 @@ class Stepper:
             if self._fresh:
                 self._first_substep(action)
             else:
-                mujoco.mj_fwdPosition(model, data)
-                mujoco.mj_fwdVelocity(model, data)
-                mujoco.mj_fwdActuation(model, data)
-                mujoco.mj_fwdAcceleration(model, data)
-                mujoco.mj_fwdConstraint(model, data)  # of stock's first forward pass
-                mujoco.mj_fwdConstraint(model, data)  # of the controller's: nothing else has changed
+                mujoco.mj_forwardSkip(model, data, _NOTHING_KNOWN, True)  # stock's first forward pass
+                mujoco.mj_fwdConstraint(model, data)  # the controller's: nothing else has changed
                 if substep == 0:
                     control.set_goal(action)
                 control.command()
@@ -87,8 +86,6 @@ class Stepper:
         model, data = self._model, self._data
         mujoco.mj_checkPos(model, data)
         mujoco.mj_checkVel(model, data)
-        mujoco.mj_fwdActuation(model, data)
-        mujoco.mj_fwdAcceleration(model, data)
-        mujoco.mj_fwdConstraint(model, data)
+        mujoco.mj_forwardSkip(model, data, _VELOCITIES_KNOWN, True)
         mujoco.mj_checkAcc(model, data)
         mujoco.mj_Euler(model, data)

@@ -44,6 +44,8 @@ class WorkerSetup:
 
     settings: RolloutSettings
     backend: Backend
+    egl_device: int
+    """EGL's number of the device to draw on; -1 for the default."""
     slot: int
     """This worker's row of the shared images."""
     image_shape: tuple[int, ...]
@@ -67,6 +69,8 @@ def _start_runner(setup: WorkerSetup) -> tuple[EpisodeRunner, str]:
     Raises:
         GlError: a GL library is missing.
     """
+    if setup.egl_device >= 0:
+        os.environ["MUJOCO_EGL_DEVICE_ID"] = str(setup.egl_device)
     renderer = prepare(setup.backend, bool(setup.settings.cameras))
     try:
         from harness.sim.episode import EpisodeRunner
@@ -90,7 +94,7 @@ def serve(connection: Connection) -> None:
         return
     slots = ImageSlots(setup.image_descriptor, setup.image_shape)
 
-    def query(observation: Observation) -> ActionChunk:
+    def query(observation: Observation) -> tuple[ActionChunk, float]:
         slots.images[setup.slot] = observation.images
         connection.send(Query(proprio=observation.proprio, instruction=observation.instruction, step=observation.step))
         try:
@@ -98,7 +102,7 @@ def serve(connection: Connection) -> None:
         except (EOFError, OSError) as error:
             raise _ParentGoneError from error
         assert isinstance(answer, Chunk)
-        return ActionChunk(actions=answer.actions)
+        return ActionChunk(actions=answer.actions), answer.took_s
 
     connection.send(Ready(renderer=renderer))
     videos = _Videos(setup.settings)

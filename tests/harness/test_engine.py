@@ -54,6 +54,7 @@ def run(
         settings=settings(run_dir, worker_policy),
         image_size_px=256,
         backend="osmesa",
+        egl_devices=(),
         workers=workers,
         limits=EngineLimits(worker_timeout_s=timeout_s, max_errors=max_errors),
         on_record=records.append,

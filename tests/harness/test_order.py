@@ -40,6 +40,7 @@ def roll_out(
         settings=settings,
         image_size_px=256,
         backend="osmesa",
+        egl_devices=(),
         workers=workers,
         limits=EngineLimits(worker_timeout_s=300, max_errors=0),
         on_record=lambda record: records.update({record.spec.episode_id: record}),

@@ -108,9 +108,9 @@ def test_a_trace_draws_the_policys_images_again(tmp_path: Path) -> None:
     )
     seen: list[NDArray[np.uint8]] = []
 
-    def query(observation: Observation) -> ActionChunk:
+    def query(observation: Observation) -> tuple[ActionChunk, float]:
         seen.append(observation.images)
-        return ActionChunk(actions=np.tile([0.2, -0.1, -0.3, 0, 0, 0.1, 1.0], (60, 1)))
+        return ActionChunk(actions=np.tile([0.2, -0.1, -0.3, 0, 0, 0.1, 1.0], (60, 1))), 0.0
 
     runner = EpisodeRunner(settings)
     runner.run(spec, 1, query)
