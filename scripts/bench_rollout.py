@@ -66,7 +66,7 @@ class Arguments:
     mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
     """How images are rendered."""
     quick: bool = False
-    """One task with as many episodes as processes, no separate sequential loop for each."""
+    """One task, as many episodes as processes, and no sequential loop."""
 
 
 class ExpertActions:
@@ -270,29 +270,33 @@ def report_harness(name: str, wall_s: float, records: Sequence[EpisodeRecord], w
     return report(name=name, wall_s=wall_s, steps=steps, episodes=len(records), busy=busy, parts=time_shares(records))
 
 
-def compare_rollouts(episodes: Sequence[Episode], arguments: Arguments, machine: Machine, every_step: bool) -> None:
-    """Whole evaluations on all sides."""
-    execute = 1 if every_step else 8
-    print(f"\nQuery every {'step' if every_step else '8 steps'}, two cameras at {SIZE_PX} px:")
+def time_rivals(episodes: Sequence[Episode], arguments: Arguments) -> dict[str, Speed]:
+    """Whole evaluations by stock LIBERO, which renders at every step, whatever the policy sees."""
+    print(f"\nWhole evaluations, two cameras at {SIZE_PX} px:")
+    first = [e for e in episodes if e.spec.task == episodes[0].spec.task]
+    speeds = {}
+    if arguments.sequential:
+        speeds["stock, sequential loop"] = time_loops(first[:2], 1)
+    if arguments.processes > 1:
+        speeds[f"stock, {arguments.processes} independent loops"] = time_loops(episodes, arguments.processes)
+    if arguments.vector:
+        name = f"stock, SubprocVectorEnv of {arguments.processes}"
+        speeds[name] = in_child_process(time_vector, first, arguments.processes)
+    return {name: report_stock(name, *result) for name, result in speeds.items()}
+
+
+def compare_rollouts(
+    episodes: Sequence[Episode], execute_steps: int, machine: Machine, rivals: dict[str, Speed]
+) -> None:
+    """Whole evaluations by this harness, and how much faster they are."""
     with tempfile.TemporaryDirectory() as folder:
-        wall_s, records = run_harness(
-            [e.spec for e in episodes], ExpertActions(episodes, execute), machine, Path(folder)
-        )
-    here = report_harness(f"this harness, {machine.workers} workers", wall_s, records, machine.workers)
+        policy = ExpertActions(episodes, execute_steps)
+        wall_s, records = run_harness([e.spec for e in episodes], policy, machine, Path(folder))
     lengths = {e.spec.episode_id: len(e.actions) for e in episodes}
     if any(record.steps != lengths[record.spec.episode_id] for record in records):
         raise SystemExit("the harness did not repeat the expert's episodes")
-    first = [e for e in episodes if e.spec.task == episodes[0].spec.task]
-    rivals: dict[str, Speed] = {}
-    if arguments.sequential:
-        share = first[:2]
-        rivals["the sequential stock loop"] = report_stock("stock, sequential loop", *time_loops(share, 1))
-    if arguments.processes > 1:
-        name = f"stock, {arguments.processes} independent loops"
-        rivals[name] = report_stock(name, *time_loops(episodes, arguments.processes))
-    if arguments.vector:
-        name = f"stock, SubprocVectorEnv of {arguments.processes}"
-        rivals[name] = report_stock(name, *in_child_process(time_vector, first, arguments.processes))
+    every = "step" if execute_steps == 1 else f"{execute_steps} steps"
+    here = report_harness(f"here, a query every {every}, {machine.workers} workers", wall_s, records, machine.workers)
     for name, speed in rivals.items():
         print(
             f"  against {name}: {here.episodes_per_min / speed.episodes_per_min:.2f} times the episodes/min, "
@@ -341,10 +345,11 @@ def main(arguments: Arguments) -> None:
         report_pairs("Reset alone, no cameras", without["reset"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, no cameras", without["start"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, first two images", with_images["start"], 1, "ms")
-    if "rollout" in arguments.parts:
-        compare_rollouts(episodes, arguments, machine, every_step=False)
-    if "every_step" in arguments.parts:
-        compare_rollouts(episodes, arguments, machine, every_step=True)
+    chunks = {"rollout": 8, "every_step": 1}
+    wanted = [steps for part, steps in chunks.items() if part in arguments.parts]
+    rivals = time_rivals(episodes, arguments) if wanted else {}
+    for execute_steps in wanted:
+        compare_rollouts(episodes, execute_steps, machine, rivals)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     python scripts/equals_stock.py --suites libero_goal --tasks 7
 
 Stock is `OffScreenRenderEnv` driven the usual way: seed once, a hard reset per episode, `set_init_state`, settle, step. For the
-first and the fourth episode 100 seeded actions press, turn and grasp; everything must be equal bit for bit.
+first and the fourth episode 200 actions: in libero_spatial the scripted expert's up to success, elsewhere and from then on seeded ones
+that press, push, turn and grasp. Everything must be equal bit for bit.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Arguments:
     """Suites to compare."""
     tasks: tuple[int, ...] = ()
     """Only these tasks of each suite."""
-    steps: int = 100
+    steps: int = 200
     """Control steps per episode."""
     images_every: int = 20
     """Compare both images every so many steps."""
@@ -58,6 +59,8 @@ class Comparison:
 
 def compare(job: tuple[str, int, Arguments]) -> Comparison:
     """Compare one task."""
+    from harness.policies.worker import make_worker_policy
+    from harness.sim.privileged import SimulatorPrivilegedState
     from harness.sim.simulator import Simulator
     from tests.harness.stock import StockLoop, contact_seeking_actions, differences, robot_contacts, seen
 
@@ -73,10 +76,13 @@ def compare(job: tuple[str, int, Arguments]) -> Comparison:
         expected = stock.begin(k - 1)
         simulator.reset(make_episode(task, Official(index=k - 1), protocol))
         found = differences(expected, seen(simulator, False, images=True))
-        for step, action in enumerate(contact_seeking_actions(arguments.steps, seed=k), start=1):
+        expert = make_worker_policy("expert") if suite == "libero_spatial" else None
+        privileged, success = SimulatorPrivilegedState(simulator), False
+        for step, seeded in enumerate(contact_seeking_actions(arguments.steps, seed=k), start=1):
             if found:
                 unequal.append(f"episode {k}, before step {step}: {', '.join(found)}")
                 break
+            action = expert.act(privileged) if expert is not None and not success else seeded
             expected, success = stock.step(action), simulator.step(action)
             touched += robot_contacts(simulator) > 0
             found = differences(expected, seen(simulator, success, images=step % arguments.images_every == 0))

@@ -11,12 +11,63 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.stack import control_utils, mujoco
 
+Array = NDArray[np.float64]
+opspace_matrices = control_utils.opspace_matrices
+nullspace_torques = control_utils.nullspace_torques
+orientation_error = control_utils.orientation_error
 _ARM_ACTION_DIM = 6
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def control_law(  # noqa: PLR0917 (compiled functions take arrays by position)
+    jacobian: Array,
+    full_mass: Array,
+    first_dof: int,
+    mass: Array,
+    j_full: Array,
+    j_position: Array,
+    j_rotation: Array,
+    goal_position: Array,
+    eef_position: Array,
+    eef_velocity: Array,
+    goal_rotation: Array,
+    eef_rotation: Array,
+    eef_angular_velocity: Array,
+    kp: Array,
+    kd: Array,
+    rest_posture: Array,
+    joint_position: Array,
+    joint_velocity: Array,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """All of the control law that stock computes element by element or in compiled functions, in one compiled call.
+
+    Args:
+        jacobian: (6, nv) of the grip site.
+        full_mass: (nv, nv) inertia of everything.
+        first_dof: of the arm's.
+        mass, j_full, j_position, j_rotation: the arm's own inertia and Jacobians in Fortran order, to be filled.
+
+    Returns:
+        Desired force (3,) and torque (3,), the task-space inertia (3, 3) for each, and the joint torques (7,) that pull
+        towards the rest posture.
+    """
+    for column in range(mass.shape[1]):
+        mass[:, column] = full_mass[first_dof : first_dof + mass.shape[0], first_dof + column]
+        j_full[:, column] = jacobian[:, first_dof + column]
+        j_position[:, column] = jacobian[:3, first_dof + column]
+        j_rotation[:, column] = jacobian[3:, first_dof + column]
+    rotation_error = orientation_error(goal_rotation, eef_rotation)
+    force = (goal_position - eef_position) * kp[:3] + -eef_velocity * kd[:3]
+    torque = rotation_error * kp[3:] + -eef_angular_velocity * kd[3:]
+    _, lambda_position, lambda_rotation, nullspace = opspace_matrices(mass, j_full, j_position, j_rotation)
+    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, joint_velocity)
+    return force, torque, lambda_position, lambda_rotation, posture_torque
 
 
 class OperationalSpaceControl:
@@ -52,12 +103,12 @@ class OperationalSpaceControl:
         nv, joints = model.nv, len(self._joint_velocity)
         self._jacobian = np.zeros((6, nv))
         self._jacobian_position, self._jacobian_rotation = self._jacobian[:3], self._jacobian[3:]
-        self._arm_jacobian = self._jacobian[:, self._joint_dofs]
         self._full_mass = np.zeros((nv, nv))
         # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
         self._j_position = np.zeros((3, joints), order="F")
         self._j_rotation = np.zeros((3, joints), order="F")
         self._j_full = np.zeros((6, joints), order="F")
+        self._wrench = np.zeros(6)
         self._mass = np.zeros((joints, joints), order="F")
 
     def take_over(self, action: NDArray[np.float64]) -> None:
@@ -70,8 +121,7 @@ class OperationalSpaceControl:
         assert controller.use_delta, "absolute goals are not implemented"
         assert controller.use_ori, "position-only control is not implemented"
         self._controller = controller
-        self._kp_position, self._kp_rotation = controller.kp[:3].copy(), controller.kp[3:].copy()
-        self._kd_position, self._kd_rotation = controller.kd[:3].copy(), controller.kd[3:].copy()
+        self._kp, self._kd = np.array(controller.kp), np.array(controller.kd)
         self._rest_posture = controller.initial_joint
         self._goal_position_world = np.array(controller.goal_pos)
         self._goal_rotation_world = np.array(controller.goal_ori)
@@ -110,28 +160,31 @@ class OperationalSpaceControl:
         model, data = self._model, self._data
         mujoco.mj_jacSite(model, data, self._jacobian_position, self._jacobian_rotation, self._site)
         mujoco.mj_fullM(model, self._full_mass, data.qM)
-        dofs = self._joint_dofs
-        self._mass[:] = self._full_mass[dofs, dofs]
-        self._j_full[:] = self._arm_jacobian
-        self._j_position[:] = self._arm_jacobian[:3]
-        self._j_rotation[:] = self._arm_jacobian[3:]
         qvel = data.qvel
-        rotation_error = control_utils.orientation_error(self._goal_rotation_world, self._eef_rotation_world)
-        force = (self._goal_position_world - self._eef_position_world) * self._kp_position + (
-            -self._jacobian_position.dot(qvel) * self._kd_position
+        force, torque, lambda_position, lambda_rotation, posture_torque = control_law(
+            self._jacobian,
+            self._full_mass,
+            self._joint_dofs.start,
+            self._mass,
+            self._j_full,
+            self._j_position,
+            self._j_rotation,
+            self._goal_position_world,
+            self._eef_position_world,
+            self._jacobian_position.dot(qvel),
+            self._goal_rotation_world,
+            self._eef_rotation_world,
+            self._jacobian_rotation.dot(qvel),
+            self._kp,
+            self._kd,
+            self._rest_posture,
+            self._joint_position,
+            self._joint_velocity,
         )
-        torque = rotation_error * self._kp_rotation + -self._jacobian_rotation.dot(qvel) * self._kd_rotation
-        _, lambda_position, lambda_rotation, nullspace = control_utils.opspace_matrices(
-            self._mass, self._j_full, self._j_position, self._j_rotation
-        )
-        wrench = np.concatenate([lambda_position.dot(force), lambda_rotation.dot(torque)])
-        return (
-            self._j_full.T.dot(wrench)
-            + self._bias_torque
-            + control_utils.nullspace_torques(
-                self._mass, nullspace, self._rest_posture, self._joint_position, self._joint_velocity
-            )
-        )
+        wrench = self._wrench
+        lambda_position.dot(force, out=wrench[:3])
+        lambda_rotation.dot(torque, out=wrench[3:])
+        return self._j_full.T.dot(wrench) + self._bias_torque + posture_torque
 
 
 def _as_slice(indexes: Any) -> slice:

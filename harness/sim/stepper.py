@@ -67,8 +67,13 @@ class Stepper:
                 mujoco.mj_fwdConstraint(model, data)  # the controller's: nothing else has changed
                 if substep == 0:
                     control.set_goal(action)
+                    # Later on a bad position or velocity can only come from a bad acceleration, which is looked for.
+                    mujoco.mj_checkPos(model, data)
+                    mujoco.mj_checkVel(model, data)
                 control.command()
-                self._integrate()
+                mujoco.mj_forwardSkip(model, data, _VELOCITIES_KNOWN, True)  # of `mj_step`
+                mujoco.mj_checkAcc(model, data)
+                mujoco.mj_Euler(model, data)
             if sampling:
                 on_sample(qpos_before)
 
@@ -80,12 +85,3 @@ class Stepper:
         mujoco.mj_step(self._model, self._data)
         self._control.take_over(action)
         self._fresh = False
-
-    def _integrate(self) -> None:
-        """`mj_step`, where positions, velocities and what follows from them are known."""
-        model, data = self._model, self._data
-        mujoco.mj_checkPos(model, data)
-        mujoco.mj_checkVel(model, data)
-        mujoco.mj_forwardSkip(model, data, _VELOCITIES_KNOWN, True)
-        mujoco.mj_checkAcc(model, data)
-        mujoco.mj_Euler(model, data)
