@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-WORKER_BYTES = 2.0 * 2**30
-"""Resident memory of one worker with a live environment and a software renderer, rounded up."""
+WORKER_BYTES = 1.0 * 2**30
+"""Resident memory of one worker with a live environment and a software renderer, rounded up (scripts/worker_memory.py)."""
+WORKERS_PER_CORE_ON_GPU = 1.5
+"""A worker that waits for a GPU to draw leaves its core to another (docs/performance.md)."""
 _CGROUP_LIMIT, _CGROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
@@ -36,14 +38,28 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parse_workers(text: str) -> int:
-    """The number of workers `--workers` asks for; `auto`: one per core, as far as memory goes.
+def check_workers(text: str) -> None:
+    """Refuse what `--workers` cannot mean.
 
     Raises:
         ValueError: neither `auto` nor a number from 0 up.
     """
-    if text == "auto":
-        return max(1, min(usable_cores(), int(available_bytes() // WORKER_BYTES)))
-    if not text.isdigit():
+    if text != "auto" and not text.isdigit():
         raise ValueError(f"--workers: expected auto or a number from 0 up (0: in this process), got {text!r}")
-    return int(text)
+
+
+def count_workers(text: str, *, on_gpu: bool) -> int:
+    """The number of workers `--workers` asks for; `auto`: by cores and memory.
+
+    Args:
+        text: `auto` or a number.
+        on_gpu: whether workers render on a GPU.
+
+    Raises:
+        ValueError: neither.
+    """
+    check_workers(text)
+    if text != "auto":
+        return int(text)
+    wanted = usable_cores() * (WORKERS_PER_CORE_ON_GPU if on_gpu else 1.0)
+    return max(1, min(int(wanted), int(available_bytes() // WORKER_BYTES)))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from harness.arguments import EvalArguments
 from harness.expert.pick_and_place import check_supported
-from harness.machine import parse_workers
+from harness.machine import check_workers, count_workers
 from harness.policies.factory import PolicyNameError, make_policy, policy_code_sha256
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
-from harness.sim.gl import Backend, choose_backend
+from harness.sim.gl import Backend, choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
@@ -67,7 +67,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         FileNotFoundError: there is no such checkpoint.
         GlError: images are needed and cannot be rendered.
     """
-    workers = parse_workers(arguments.workers)
+    check_workers(arguments.workers)
     check_video_flags(arguments)
     recording = _recording(arguments)
     whole = _plan(arguments, recording)
@@ -85,11 +85,13 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         ensemble = arguments.ensemble_spec(needs.ensemble)
         backend: Backend = "osmesa"
         egl_devices: tuple[int, ...] = ()
+        drawn_on_gpu = False
         renderer = NOTHING_RENDERED
         if needs.cameras:
             backend, device = choose_backend(arguments.mujoco_gl)
             egl_devices = choose_devices(device) if backend == "egl" else ()
             renderer = f"{backend}: {device}"
+            drawn_on_gpu = not is_software(device)
         undo.pop_all()
     settings = RolloutSettings(
         protocol=plan.protocol.name,
@@ -117,7 +119,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         backend=backend,
         egl_devices=egl_devices,
         renderer=renderer,
-        workers=workers,
+        workers=count_workers(arguments.workers, on_gpu=drawn_on_gpu),
         settings=settings,
         run=run_dir,
         manifest=manifest,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.arguments import EvalArguments
-from harness.machine import parse_workers
+from harness.machine import check_workers, count_workers
 from harness.preparation import check_video_flags
 from harness.progress import LINE_EVERY_S
 from harness.rollout.video_pool import VideoPool, VideoResult
-from harness.sim.gl import choose_backend
+from harness.sim.gl import choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.terminal import Terminal
@@ -58,6 +58,7 @@ def render_run(arguments: EvalArguments, terminal: Terminal) -> VideosEnd:
         VideoPoolError: likewise, by a worker.
         KeyboardInterrupt: Ctrl-C; whole videos are kept.
     """
+    check_workers(arguments.workers)
     check_video_flags(arguments)
     assert arguments.render is not None
     run = RunDirectory(arguments.render)
@@ -103,7 +104,7 @@ def _render(
         return VideosEnd(rendered=0, failed=0)
     backend, device = choose_backend(arguments.mujoco_gl)
     egl_devices = choose_devices(device) if backend == "egl" else ()
-    workers = min(max(1, parse_workers(arguments.workers)), len(records))
+    workers = min(max(1, count_workers(arguments.workers, on_gpu=not is_software(device))), len(records))
     policy_view = arguments.video_view == "policy"
     terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")
     pool = VideoPool(

@@ -26,10 +26,10 @@ import numpy as np
 import tyro
 from stock_rollouts import SIZE_PX, Episode, Spent, time_loops, time_vector
 
-from harness.machine import parse_workers, usable_cores
+from harness.machine import count_workers, usable_cores
 from harness.rollout.engine import Engine, EngineLimits
 from harness.rollout.worker_process import thread_limits
-from harness.sim.gl import Backend, choose_backend, set_environment
+from harness.sim.gl import Backend, choose_backend, is_software, set_environment
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from results.manifest import machine_name
@@ -332,7 +332,11 @@ def main(arguments: Arguments) -> None:
     set_environment(backend)
     os.environ.update(thread_limits(arguments.processes))
     devices = choose_devices(device) if backend == "egl" else ()
-    machine = Machine(backend=backend, devices=devices, workers=max(1, parse_workers(arguments.workers)))
+    machine = Machine(
+        backend=backend,
+        devices=devices,
+        workers=max(1, count_workers(arguments.workers, on_gpu=not is_software(device))),
+    )
     print(f"{machine_name()}; {backend}: {device}; {arguments.suite}, tasks {' '.join(arguments.tasks)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         episodes = record_expert(arguments, machine, Path(folder))

@@ -1,4 +1,6 @@
-"""Deals episodes to workers so that a worker stays on a task while it can: switching means compiling a model."""
+"""Deals episodes to workers: a worker stays on a task while it can, since switching means loading a model, and the tasks with
+the most work left come first, so that all workers finish together.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tasks.interface import EpisodeSpec
+from tasks.protocols import find_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,17 @@ class Job:
         return str(self.spec.task)
 
 
+def longest_steps(spec: EpisodeSpec) -> int:
+    """Control steps an episode can take: its protocol's horizon."""
+    return find_protocol(spec.protocol).horizon(spec.task)
+
+
 class Dealer:
-    """The episodes still to be dealt, by task, in the order they came."""
+    """The episodes still to be dealt, by task, in the order they came.
+
+    Args:
+        specs: the episodes.
+    """
 
     def __init__(self, specs: Sequence[EpisodeSpec]) -> None:
         self._queues: dict[str, deque[Job]] = {}
@@ -37,8 +49,8 @@ class Dealer:
 
         Args:
             task: the task the worker has compiled; empty for none. It goes on with it while it lasts.
-            busy: the other workers' tasks, one entry each. A task without a worker comes first; else the
-                one with the most episodes left per worker.
+            busy: the other workers' tasks, one entry each. A task without a worker comes first; among those, and where
+                all have one, the task with the most control steps left per worker.
         """
         waiting = {name: queue for name, queue in self._queues.items() if queue}
         if not waiting:
@@ -46,7 +58,8 @@ class Dealer:
         if task in waiting:
             return waiting[task].popleft()
         helpers = Counter(busy)
-        name = max(waiting, key=lambda n: (helpers[n] == 0, len(waiting[n]) / (helpers[n] + 1)))
+        left = {name: sum(longest_steps(job.spec) for job in queue) for name, queue in waiting.items()}
+        name = max(waiting, key=lambda n: (helpers[n] == 0, left[n] / (helpers[n] + 1)))
         return waiting[name].popleft()
 
     def put_back(self, job: Job) -> None:

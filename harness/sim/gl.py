@@ -157,6 +157,11 @@ def prepare(backend: Backend, rendering: bool) -> str:
     return ""
 
 
+def is_software(renderer: str) -> bool:
+    """Whether OpenGL's name for a device says that it is the processor."""
+    return any(name in renderer.lower() for name in _SOFTWARE)
+
+
 def probe(backend: Backend, device: int | None = None) -> tuple[bool, str]:
     """Try a backend in a process of its own: (whether it works, renderer string or reason).
 
@@ -189,7 +194,7 @@ def choose_backend(choice: BackendChoice) -> tuple[Backend, str]:
     reasons = []
     for backend in candidates:
         works, text = probe(backend)
-        if works and not any(name in text.lower() for name in _SOFTWARE):
+        if works and not is_software(text):
             return backend, text
         if works:
             working[backend] = text
