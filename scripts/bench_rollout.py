@@ -142,7 +142,7 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure_control(episode: Episode) -> list[tuple[float, float]]:
+def measure_control(episode: Episode, repeats: int) -> list[tuple[float, float]]:
     """(stock, here) seconds for the episode's actions, without cameras, several times in turn."""
 
     def seconds(step: Callable[[Any], Any]) -> float:
@@ -160,7 +160,7 @@ def measure_control(episode: Episode) -> list[tuple[float, float]]:
     stock.seed(0)
     state = init_states.read(task.init_states_file)[episode.index]
     pairs = []
-    for _ in range(6):
+    for _ in range(repeats + 1):
         stock.reset()
         stock.set_init_state(state)
         for _ in range(10):
@@ -170,7 +170,7 @@ def measure_control(episode: Episode) -> list[tuple[float, float]]:
     return pairs[1:]  # the first one compiles
 
 
-def measure_resets(episode: Episode, images: bool) -> dict[str, list[tuple[float, float]]]:
+def measure_resets(episode: Episode, images: bool, repeats: int) -> dict[str, list[tuple[float, float]]]:
     """(stock, here) seconds of a reset, and of a reset with init state, settling and the first images if any."""
     from harness.sim.simulator import Simulator
     from tasks import init_states
@@ -202,8 +202,8 @@ def measure_resets(episode: Episode, images: bool) -> dict[str, list[tuple[float
 
     rows: dict[str, list[tuple[float, float]]] = {"start": []}
     if not images:
-        rows["reset"] = [(_seconds(stock.reset), _seconds(our_reset)) for _ in range(4)][1:]
-    rows["start"] = [(_seconds(stock_start), _seconds(our_start)) for _ in range(4)][1:]
+        rows["reset"] = [(_seconds(stock.reset), _seconds(our_reset)) for _ in range(repeats + 1)][1:]
+    rows["start"] = [(_seconds(stock_start), _seconds(our_start)) for _ in range(repeats + 1)][1:]
     return rows
 
 
@@ -328,6 +328,7 @@ def main(arguments: Arguments) -> None:
         arguments = dataclasses.replace(
             arguments, tasks=arguments.tasks[:1], episodes=arguments.processes, sequential=False
         )
+    repeats = 2 if arguments.quick else 5
     backend, device = choose_backend(arguments.mujoco_gl)
     set_environment(backend)
     os.environ.update(thread_limits(arguments.processes))
@@ -343,9 +344,10 @@ def main(arguments: Arguments) -> None:
     if "control" in arguments.parts:
         for episode in {e.spec.task.index: e for e in reversed(episodes)}.values():
             name = f"Physics and control, task {episode.spec.task.index}, no cameras, one core"
-            report_pairs(name, in_child(measure_control, episode), len(episode.actions), "ms/step")
+            report_pairs(name, in_child(measure_control, episode, repeats), len(episode.actions), "ms/step")
     if "reset" in arguments.parts:
-        without, with_images = in_child(measure_resets, episodes[0], False), in_child(measure_resets, episodes[0], True)
+        without = in_child(measure_resets, episodes[0], False, repeats)
+        with_images = in_child(measure_resets, episodes[0], True, repeats)
         report_pairs("Reset alone, no cameras", without["reset"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, no cameras", without["start"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, first two images", with_images["start"], 1, "ms")

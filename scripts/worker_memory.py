@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Peak resident memory of one worker over several tasks of a suite, with and without rendering.
+"""Resident memory of one worker over many episodes and several tasks, with and without rendering.
 
-python scripts/worker_memory.py --tasks 0 1 2 3
+python scripts/worker_memory.py                                   # 200 episodes each way, about 12 minutes
+python scripts/worker_memory.py --suite libero_10 --episodes 1 --tasks 0 1 2 3 4 5 6 7 8 9
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Arguments:
     suite: str = "libero_spatial"
     """Suite to run."""
     tasks: tuple[str, ...] = ("0", "1", "2", "3")
-    """Its tasks, one episode each, one after another on one worker."""
+    """Its tasks, one after another on one worker."""
+    episodes: int = 50
+    """Episodes of each task."""
 
 
 class SeeingZeroPolicy(ZeroPolicy):
@@ -40,37 +43,60 @@ class SeeingZeroPolicy(ZeroPolicy):
     needs = PolicyNeeds(cameras=CAMERAS, image_convention="raw", batch_size=1, ensemble=OpenLoopSpec(execute_steps=110))
 
 
-def memory_gib(pid: int) -> tuple[float, float]:
-    """(resident now, peak) of a process [GiB]."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Of the worker, after an episode [GiB]."""
+
+    task: str
+    resident: float
+    peak: float
+    """Since the process started."""
+
+
+def memory(pid: int, task: str) -> Memory:
+    """What a process has now."""
     text = Path(f"/proc/{pid}/status").read_text()
     kilobytes = {key: int(value) for key, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
-    return kilobytes["VmRSS"] / 2**20, kilobytes["VmHWM"] / 2**20
+    return Memory(task=task, resident=kilobytes["VmRSS"] / 2**20, peak=kilobytes["VmHWM"] / 2**20)
 
 
-def measure(arguments: Arguments, policy: ZeroPolicy) -> list[tuple[float, float]]:
-    """(resident, peak) [GiB] of the worker after each episode."""
-    specs = plan_official(select_tasks(arguments.suite, arguments.tasks), openvla(), episodes=1).episodes
-    seen: list[tuple[float, float]] = []
+def measure(arguments: Arguments, policy: ZeroPolicy) -> list[Memory]:
+    """The worker's memory after each episode, the model cache filled beforehand or on the way."""
+    tasks = select_tasks(arguments.suite, arguments.tasks)
+    specs = plan_official(tasks, openvla(), episodes=arguments.episodes).episodes
+    seen: list[Memory] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = RolloutSettings(
             protocol="openvla", cameras=policy.needs.cameras, image_convention="raw", ensemble=policy.needs.ensemble,
             worker_policy="", run_dir=Path(folder),
         )  # fmt: skip
         engine = Engine(
-            policy=policy, settings=settings, image_size_px=256, backend=choose_backend("auto")[0], egl_devices=(), workers=1,
-            limits=EngineLimits(worker_timeout_s=300, max_errors=0),
-            on_record=lambda _: seen.append(memory_gib(engine.worker_pids[0])), on_incident=print,
+            policy=policy, settings=settings, image_size_px=256, backend=choose_backend("auto")[0], egl_devices=(),
+            workers=1, limits=EngineLimits(worker_timeout_s=300, max_errors=0),
+            on_record=lambda record: seen.append(memory(engine.worker_pids[0], str(record.spec.task))),
+            on_incident=print,
         )  # fmt: skip
-        engine.run(specs)
+        end = engine.run(specs)
+    if end.reason != "completed":
+        raise SystemExit(end.detail)
     return seen
+
+
+def report(name: str, rows: list[Memory]) -> None:
+    """Print what each task took, and how much it grew from its second episode to its last."""
+    print(
+        f"{name}: {len(rows)} episodes; largest {max(row.resident for row in rows):.2f} GiB, peak {rows[-1].peak:.2f} GiB"
+    )
+    for task in dict.fromkeys(row.task for row in rows):
+        mine = [row.resident for row in rows if row.task == task]
+        growth = f", {100 * (mine[-1] / mine[1] - 1):+.1f} % from its second to its last" if len(mine) > 2 else ""
+        print(f"  {task}: {mine[-1]:.2f} GiB after {len(mine)} episodes{growth}", flush=True)
 
 
 def main(arguments: Arguments) -> None:
     print(machine_name())
-    for name, policy in (("with both cameras", SeeingZeroPolicy()), ("without rendering", ZeroPolicy())):
-        rows = measure(arguments, policy)
-        after = ", ".join(f"{resident:.2f}" for resident, _ in rows)
-        print(f"{name}: resident after each task [GiB] {after}; peak {max(peak for _, peak in rows):.2f}")
+    report("with both cameras", measure(arguments, SeeingZeroPolicy()))
+    report("without rendering", measure(arguments, ZeroPolicy()))
 
 
 if __name__ == "__main__":

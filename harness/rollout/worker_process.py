@@ -77,11 +77,6 @@ def thread_limits(processes: int) -> dict[str, str]:
     return single | {"LP_NUM_THREADS": str(max(1, usable_cores() // processes))}
 
 
-GPU_MANNERS = {"__GL_YIELD": "USLEEP"}
-"""NVIDIA's OpenGL sleeps while it waits for the GPU; otherwise it spins, on a core that another worker could use.
-(NVIDIA driver README, "Specifying OpenGL Environment Variable Settings".)"""
-
-
 class WorkerProcess:
     """Starts a worker and keeps track of what it is doing.
 
@@ -100,7 +95,7 @@ class WorkerProcess:
         self.timeout_s = timeout_s
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in kill)
         self.connection, theirs = Pipe()
-        environment = GPU_MANNERS | package_environment() | thread_limits(workers)
+        environment = package_environment() | thread_limits(workers)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness.sim.worker", str(theirs.fileno())],

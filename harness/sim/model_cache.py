@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ FORMAT = 1
 LIMIT_BYTES = 12 * 10**9
 """What all entries may take on disk; beyond it those longest unused are removed."""
 COMPILE_TIMEOUT_S = 300.0
+REMAINS_S = 3600.0
+"""What a killed writer left is removed after this long."""
 _MODEL, _INDEX = "model.mjb", "entry.json"
 _TEXTURE_FIELDS = {"tex_adr", "tex_data", "tex_height", "tex_width", "tex_pathadr", "paths"}
 
@@ -279,6 +282,9 @@ def prune(limit_bytes: int) -> None:
     folder = cache_folder()
     with (folder / "prune.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
+        for remains in folder.glob("*/new-*"):
+            if time.time() - remains.stat().st_mtime > REMAINS_S:
+                shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
         entries = sorted(folder.glob(f"models/*/{_INDEX}"), key=lambda file: file.parent.stat().st_mtime)
         sizes = {file: (file.parent / _MODEL).stat().st_size for file in entries}
         textures = {file: file.stat().st_size for file in folder.glob("textures/*.rgb")}

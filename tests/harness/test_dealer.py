@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 from harness.rollout.dealer import Dealer
+from tasks.interface import Official
+from tasks.plan import make_episode
+from tasks.protocols import openvla
+from tasks.suites import load_suite
 from tests.examples import episode
 
 
@@ -45,3 +49,18 @@ def test_nothing_left() -> None:
     dealer.deal("", [])
     assert not dealer
     assert dealer.deal("", []) is None
+
+
+def test_the_task_with_the_most_steps_left_comes_first() -> None:
+    long, short = load_suite("libero_10")[0], load_suite("libero_spatial")[0]
+    specs = [make_episode(task, Official(index=i), openvla()) for task, n in ((short, 3), (long, 2)) for i in range(n)]
+    dealer = Dealer(specs)  # 3 × 220 steps against 2 × 520
+    first = dealer.deal("", [])
+    assert first is not None
+    assert first.task == str(long)
+    second = dealer.deal("", [first.task])
+    assert second is not None
+    assert second.task == str(short), "a task without a worker comes before one with"
+    third = dealer.deal("", [first.task, second.task])
+    assert third is not None
+    assert third.task == str(long), "one episode of 520 steps for two workers; two of 220 would be less for each"
