@@ -3,7 +3,9 @@
 Per substep stock spends five times as long on name look-ups, copies and four Jacobians as on the control law (Khatib 1987,
 as in `robosuite/controllers/osc.py`). Here indices are resolved once and the Jacobian is computed once. What decides about
 bits stays as it is there: the operations and their order, the memory layout of every matrix that reaches BLAS or LAPACK,
-and which library computes it (robosuite's compiled functions where stock calls those, numpy's `dot` where it calls that).
+and which library computes it. robosuite's compiled functions call scipy's BLAS, the rest of its control law numpy's; the two need not
+round alike. So the law exists twice: compiled as a whole, and with numpy's products where stock has them. The first commands
+of a model are computed both ways, and only where every bit agrees the compiled one goes on alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ opspace_matrices = control_utils.opspace_matrices
 nullspace_torques = control_utils.nullspace_torques
 orientation_error = control_utils.orientation_error
 _ARM_ACTION_DIM = 6
+TRIALS = 50
+"""Commands computed both ways, two control steps; libraries that round differently differ in nearly every one."""
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
@@ -70,6 +74,54 @@ def control_law(  # noqa: PLR0917 (compiled functions take arrays by position)
     return force, torque, lambda_position, lambda_rotation, posture_torque
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def arm_torques(  # noqa: PLR0917 (see above)
+    jacobian: Array,
+    full_mass: Array,
+    first_dof: int,
+    mass: Array,
+    j_full: Array,
+    j_position: Array,
+    j_rotation: Array,
+    goal_position: Array,
+    eef_position: Array,
+    goal_rotation: Array,
+    eef_rotation: Array,
+    kp: Array,
+    kd: Array,
+    rest_posture: Array,
+    joint_position: Array,
+    joint_velocity: Array,
+    qvel: Array,
+    bias_torque: Array,
+) -> Array:
+    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole: (joints,) [Nm] before clipping."""
+    force, torque, lambda_position, lambda_rotation, posture_torque = control_law(
+        jacobian,
+        full_mass,
+        first_dof,
+        mass,
+        j_full,
+        j_position,
+        j_rotation,
+        goal_position,
+        eef_position,
+        np.dot(jacobian[:3], qvel),
+        goal_rotation,
+        eef_rotation,
+        np.dot(jacobian[3:], qvel),
+        kp,
+        kd,
+        rest_posture,
+        joint_position,
+        joint_velocity,
+    )
+    wrench = np.empty(6)
+    wrench[:3] = np.dot(lambda_position, force)
+    wrench[3:] = np.dot(lambda_rotation, torque)
+    return np.dot(j_full.T, wrench) + bias_torque + posture_torque
+
+
 class OperationalSpaceControl:
     """Writes the actuators' commands of one robot, in torque [Nm] for the arm.
 
@@ -95,6 +147,7 @@ class OperationalSpaceControl:
         # The rotation and position of the site, and the joints' state, are read in place.
         self._eef_position_world = data.site_xpos[self._site]
         self._eef_rotation_world = data.site_xmat[self._site].reshape(3, 3)
+        self._qvel = data.qvel
         self._joint_position = data.qpos[self._joint_qpos]
         self._joint_velocity = data.qvel[self._joint_dofs]
         self._bias_torque = data.qfrc_bias[self._joint_dofs]
@@ -109,6 +162,8 @@ class OperationalSpaceControl:
         self._j_rotation = np.zeros((3, joints), order="F")
         self._j_full = np.zeros((6, joints), order="F")
         self._wrench = np.zeros(6)
+        self._trials_left = TRIALS
+        self._libraries_agree = True
         self._mass = np.zeros((joints, joints), order="F")
 
     def take_over(self, action: NDArray[np.float64]) -> None:
@@ -155,12 +210,47 @@ class OperationalSpaceControl:
             self._finger_opening[finger] = opening
             self._finger_command[finger] = bias + weight * opening
 
-    def _torques(self) -> NDArray[np.float64]:
+    def _torques(self) -> Array:
         """(joints,) [Nm] before clipping."""
         model, data = self._model, self._data
         mujoco.mj_jacSite(model, data, self._jacobian_position, self._jacobian_rotation, self._site)
         mujoco.mj_fullM(model, self._full_mass, data.qM)
-        qvel = data.qvel
+        if not self._libraries_agree:
+            return self.torques_with_numpy()
+        torques = self.torques_compiled()
+        if self._trials_left:
+            self._trials_left -= 1
+            with_numpy = self.torques_with_numpy()
+            self._libraries_agree = np.array_equal(torques, with_numpy)
+            return with_numpy
+        return torques
+
+    def torques_compiled(self) -> Array:
+        """(joints,) [Nm]; the Jacobian and the inertia are up to date."""
+        torques: Array = arm_torques(
+            self._jacobian,
+            self._full_mass,
+            self._joint_dofs.start,
+            self._mass,
+            self._j_full,
+            self._j_position,
+            self._j_rotation,
+            self._goal_position_world,
+            self._eef_position_world,
+            self._goal_rotation_world,
+            self._eef_rotation_world,
+            self._kp,
+            self._kd,
+            self._rest_posture,
+            self._joint_position,
+            self._joint_velocity,
+            self._qvel,
+            self._bias_torque,
+        )
+        return torques
+
+    def torques_with_numpy(self) -> Array:
+        """As `torques_compiled`, with numpy's matrix products where stock has them."""
         force, torque, lambda_position, lambda_rotation, posture_torque = control_law(
             self._jacobian,
             self._full_mass,
@@ -171,20 +261,20 @@ class OperationalSpaceControl:
             self._j_rotation,
             self._goal_position_world,
             self._eef_position_world,
-            self._jacobian_position.dot(qvel),
+            self._jacobian_position.dot(self._qvel),
             self._goal_rotation_world,
             self._eef_rotation_world,
-            self._jacobian_rotation.dot(qvel),
+            self._jacobian_rotation.dot(self._qvel),
             self._kp,
             self._kd,
             self._rest_posture,
             self._joint_position,
             self._joint_velocity,
         )
-        wrench = self._wrench
-        lambda_position.dot(force, out=wrench[:3])
-        lambda_rotation.dot(torque, out=wrench[3:])
-        return self._j_full.T.dot(wrench) + self._bias_torque + posture_torque
+        lambda_position.dot(force, out=self._wrench[:3])
+        lambda_rotation.dot(torque, out=self._wrench[3:])
+        summed: Array = self._j_full.T.dot(self._wrench) + self._bias_torque + posture_torque
+        return summed
 
 
 def _as_slice(indexes: Any) -> slice:
