@@ -207,6 +207,8 @@ def _roll_out(
     if evaluation.workers == 0:
         if evaluation.needs.cameras:
             set_environment(evaluation.backend)
+            if evaluation.egl_devices:
+                os.environ["MUJOCO_EGL_DEVICE_ID"] = str(evaluation.egl_devices[0])
         os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
         try:
             run_in_process(todo, evaluation.policy, evaluation.settings, on_record)

@@ -203,8 +203,12 @@ class Simulator:
             SimulatorError: the physics diverged.
         """
         started = time.perf_counter()
-        self._advance(action)
-        if any(self._data.warning[kind].number for kind in _DIVERGED):
+        try:
+            self._advance(action)
+            diverged = any(self._data.warning[kind].number for kind in _DIVERGED)
+        except np.linalg.LinAlgError:  # the controller inverts a matrix that has no inverse any more
+            diverged = True
+        if diverged:
             raise SimulatorError(
                 f"{self.task}: the physics diverged (infinite or huge values) and MuJoCo reset itself; "
                 "the episode is worth nothing. Look at the actions in the steps before."

@@ -11,8 +11,8 @@ from types import ModuleType
 
 from harness.sim.gl import without_cuda_visible_devices
 
-_FIXED = {"SIMULATION_TIMESTEP": 0.002, "IMAGE_CONVENTION": "opengl"}
-"""Settings that change results."""
+_FIXED = {"SIMULATION_TIMESTEP": 0.002, "IMAGE_CONVENTION": "opengl", "ENABLE_NUMBA": True}
+"""Settings that change results; compiled functions may round differently from numpy's."""
 _QUIET = {"CONSOLE_LOGGING_LEVEL": "ERROR", "FILE_LOGGING_LEVEL": None, "MUJOCO_GPU_RENDERING": False}
 """robosuite would print three warnings, write to /tmp/robosuite.log, which fails where another user owns that
 file, and override the choice of GL backend."""

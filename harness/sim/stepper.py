@@ -67,10 +67,10 @@ class Stepper:
                 mujoco.mj_fwdConstraint(model, data)  # the controller's: nothing else has changed
                 if substep == 0:
                     control.set_goal(action)
-                    # Later on a bad position or velocity can only come from a bad acceleration, which is looked for.
+                control.command()
+                if substep == 0:  # from then on a bad position or velocity can only come from a bad acceleration
                     mujoco.mj_checkPos(model, data)
                     mujoco.mj_checkVel(model, data)
-                control.command()
                 mujoco.mj_forwardSkip(model, data, _VELOCITIES_KNOWN, True)  # of `mj_step`
                 mujoco.mj_checkAcc(model, data)
                 mujoco.mj_Euler(model, data)
