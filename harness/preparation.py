@@ -89,7 +89,8 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         renderer = NOTHING_RENDERED
         if needs.cameras:
             backend, device = choose_backend(arguments.mujoco_gl)
-            egl_devices = choose_devices(device) if backend == "egl" else ()
+            if backend == "egl":
+                egl_devices, device = choose_devices(device)
             renderer = f"{backend}: {device}"
             drawn_on_gpu = not is_software(device)
         undo.pop_all()

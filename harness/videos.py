@@ -103,7 +103,7 @@ def _render(
     if not records:
         return VideosEnd(rendered=0, failed=0)
     backend, device = choose_backend(arguments.mujoco_gl)
-    egl_devices = choose_devices(device) if backend == "egl" else ()
+    egl_devices, device = choose_devices(device) if backend == "egl" else ((), device)
     workers = min(max(1, count_workers(arguments.workers, on_gpu=not is_software(device))), len(records))
     policy_view = arguments.video_view == "policy"
     terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")

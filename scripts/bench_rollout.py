@@ -332,7 +332,7 @@ def main(arguments: Arguments) -> None:
     backend, device = choose_backend(arguments.mujoco_gl)
     set_environment(backend)
     os.environ.update(thread_limits(arguments.processes))
-    devices = choose_devices(device) if backend == "egl" else ()
+    devices, device = choose_devices(device) if backend == "egl" else ((), device)
     machine = Machine(
         backend=backend,
         devices=devices,

@@ -203,7 +203,11 @@ PADDING_ID = "padding"
 
 @runtime_checkable
 class Policy(Protocol):
-    """Maps observations to chunks of actions. State, if any, is kept by `episode_id` alone."""
+    """Maps observations to chunks of actions. State, if any, is kept by `episode_id` alone.
+
+    `start`, `act` and `finish` are called on one thread, one at a time, but not on the thread that made the policy: what torch keeps
+    per thread (inference mode, the current device) belongs inside `act`.
+    """
 
     @property
     def needs(self) -> PolicyNeeds: ...

@@ -128,9 +128,10 @@ class Engine:
             for worker in self._workers:
                 worker.kill()
             self._workers = []
-            if self._inference is not None:
-                self._inference.close()
             os.close(self._descriptor)
+            if self._inference is not None:
+                with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: do not wait for the policy
+                    self._inference.close()
 
     def _run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
         dealer = Dealer(specs)

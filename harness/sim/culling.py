@@ -123,13 +123,12 @@ class Culling:
         self._model = model
         self._size_px = size_px
         self._pieces = pieces
-        material = np.maximum(model.geom_matid, 0)
-        has_material = model.geom_matid >= 0
-        alpha = np.where(has_material, model.mat_rgba[material, 3], 1.0)
+        alpha = np.append(model.mat_rgba[:, 3], 1.0)[model.geom_matid]  # -1, the last: without a material
+        reflectance = np.append(model.mat_reflectance, 0.0)[model.geom_matid]
         opaque = np.minimum(alpha, model.geom_rgba[:, 3]) >= _OPAQUE
         is_plane = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
         flat = is_plane | (model.geom_type == mujoco.mjtGeom.mjGEOM_BOX)
-        mirrors = np.flatnonzero(drawn & flat & has_material & (model.mat_reflectance[material] > 0))
+        mirrors = np.flatnonzero(drawn & flat & (reflectance > 0))
         self._mirror = int(mirrors[0]) if len(mirrors) else -1  # the first one reflects
         mirror_sites = (model.mat_reflectance[model.site_matid[model.site_matid >= 0]] > 0).any()
         self.whole = Part(

@@ -11,10 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.sim.gl import PROBE_TIMEOUT_S, probe
+from harness.sim.gl import PROBE_TIMEOUT_S, is_software, probe
 from harness.sim.subprocess_environment import package_environment
 
 EGL_CUDA_DEVICE_NV = 0x323A
@@ -32,45 +31,45 @@ class GpuLoad:
     memory_used_mib: int
 
 
-def choose_devices(renderer: str) -> tuple[int, ...]:
-    """EGL's numbers of the devices to draw on, the least loaded first; workers take them in turn.
+def choose_devices(renderer: str) -> tuple[tuple[int, ...], str]:
+    """Where workers draw.
 
     Args:
-        renderer: what the default device calls itself; all that are chosen do.
+        renderer: what EGL's default device calls itself.
 
     Returns:
-        Empty where there is nothing to choose: EGL's default then draws. MUJOCO_EGL_DEVICE_ID decides if it is set, and
-        CUDA_VISIBLE_DEVICES limits what is used, as everywhere.
+        EGL's numbers of the devices, the least loaded first; workers take them in turn. None where there is nothing to choose:
+        EGL's default then draws. And what all of them call themselves. MUJOCO_EGL_DEVICE_ID decides if it is set;
+        CUDA_VISIBLE_DEVICES, if it is a list of numbers, limits the choice unless it leaves nothing.
     """
     if os.environ.get("MUJOCO_EGL_DEVICE_ID"):
-        return (int(os.environ["MUJOCO_EGL_DEVICE_ID"]),)
-    gpus = {cuda: egl for egl, cuda in _egl_devices() if cuda >= 0}
-    return select(gpus, _visible(list(gpus)), _loads(), lambda device: probe("egl", device) == (True, renderer))
+        return (int(os.environ["MUJOCO_EGL_DEVICE_ID"]),), renderer
+    gpus = {} if is_software(renderer) else {cuda: egl for egl, cuda in _egl_devices() if cuda >= 0}
+    if len(gpus) <= 1:
+        return tuple(gpus.values()), renderer
+    names: dict[int, str] = {}
+    for number in _visible(list(gpus)):
+        if number in gpus:
+            works, name = probe("egl", gpus[number])
+            names |= {number: name} if works else {}
+    chosen = select(names, _loads())
+    return tuple(gpus[number] for number in chosen), names[chosen[0]] if chosen else renderer
 
 
-def select(
-    gpus: dict[int, int], visible: Sequence[int], loads: dict[int, GpuLoad], is_alike: Callable[[int], bool]
-) -> tuple[int, ...]:
-    """The choice itself.
+def select(names: dict[int, str], loads: dict[int, GpuLoad]) -> tuple[int, ...]:
+    """The choice itself: CUDA's numbers.
 
     Args:
-        gpus: CUDA's number → EGL's.
-        visible: CUDA's numbers of those that may be used.
-        loads: CUDA's number → its load; empty where it is not known.
-        is_alike: whether an EGL device draws as the default one does; asked only where there is a choice.
+        names: CUDA's number → what it calls itself, of the GPUs that may be used and can draw.
+        loads: CUDA's number → its load; those that are not known count as idle.
     """
     idle = GpuLoad(busy_percent=0, memory_used_mib=0)
-    allowed = sorted(
-        (number for number in visible if number in gpus),
-        key=lambda number: (loads.get(number, idle).busy_percent, loads.get(number, idle).memory_used_mib),
-    )
-    if len(allowed) <= 1:
-        return tuple(gpus[number] for number in allowed)
-    alike = [number for number in allowed if is_alike(gpus[number])]
-    if not alike:
+    by_load = sorted(names, key=lambda n: (loads.get(n, idle).busy_percent, loads.get(n, idle).memory_used_mib, n))
+    if not by_load:
         return ()
-    least = loads.get(alike[0], idle).busy_percent
-    return tuple(gpus[n] for n in alike if loads.get(n, idle).busy_percent <= least + BUSIER_PERCENT)
+    most = loads.get(by_load[0], idle).busy_percent + BUSIER_PERCENT
+    alike = [number for number in by_load if names[number] == names[by_load[0]]]
+    return tuple(number for number in alike if loads.get(number, idle).busy_percent <= most)
 
 
 def _visible(numbers: list[int]) -> list[int]:

@@ -34,12 +34,15 @@ from xml.etree import ElementTree
 import mujoco
 import numpy as np
 
+from harness.machine import available_bytes, usable_cores
 from harness.sim.subprocess_environment import package_environment
 
 FORMAT = 1
 LIMIT_BYTES = 12 * 10**9
 """What all entries may take on disk; beyond it those longest unused are removed."""
-COMPILE_TIMEOUT_S = 300.0
+COMPILE_TIMEOUT_S = 150.0
+COMPILE_BYTES = 1.5 * 2**30
+"""What compiling one model takes while it lasts; as many go on at once as memory allows."""
 REMAINS_S = 3600.0
 """What a killed writer left is removed after this long."""
 _MODEL, _INDEX = "model.mjb", "entry.json"
@@ -104,9 +107,13 @@ def load_model(xml: str) -> CompiledModel:
             with _lock(entry):
                 found = _read(entry)  # another process may have made it meanwhile
                 if found is None:
-                    _make_in_child(entry, xml)
+                    with _lock(entry.parent / f"making-{os.getpid() % _places()}"):
+                        _make_in_child(entry, xml)
                     found = _read(entry)
-    except OSError:  # no such asset, no room, no right to write: MuJoCo says what is wrong with the model, if anything
+    except (
+        OSError,
+        RuntimeError,
+    ):  # no home, no room, no right, no such asset: MuJoCo says what is wrong with the model
         found = None
     return found or compile_model(xml)
 
@@ -161,7 +168,8 @@ def _read(entry: Path) -> CompiledModel | None:
             if hashlib.file_digest(stream, "sha256").hexdigest() != index["model_sha256"]:
                 return None
         model = mujoco.MjModel.from_binary_path(str(entry / _MODEL))
-        os.utime(entry)  # it was used
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(entry)  # it was used
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return CompiledModel(model=model, textures=textures)
@@ -169,6 +177,11 @@ def _read(entry: Path) -> CompiledModel | None:
 
 def _pixels(sha256: str) -> Path:
     return cache_folder() / "textures" / f"{sha256}.rgb"
+
+
+def _places() -> int:
+    """How many models may be compiled at once."""
+    return max(1, int(min(usable_cores(), available_bytes() / COMPILE_BYTES)))
 
 
 @contextlib.contextmanager
@@ -277,7 +290,8 @@ def _write(file: Path, content: bytes) -> None:
 def prune(limit_bytes: int) -> None:
     """Remove the entries longest unused until the cache takes no more than `limit_bytes`, and pixels no entry needs.
 
-    An entry or a texture that another process is about to read is, to that process, one that was never made.
+    An entry that another process is about to read is, to that process, one that was never made; pixels that it is about to map are an
+    error, after which the model is loaded anew.
     """
     folder = cache_folder()
     with (folder / "prune.lock").open("w") as stream:
@@ -285,23 +299,31 @@ def prune(limit_bytes: int) -> None:
         for remains in folder.glob("*/new-*"):
             if time.time() - remains.stat().st_mtime > REMAINS_S:
                 shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
-        entries = sorted(folder.glob(f"models/*/{_INDEX}"), key=lambda file: file.parent.stat().st_mtime)
-        sizes = {file: (file.parent / _MODEL).stat().st_size for file in entries}
-        textures = {file: file.stat().st_size for file in folder.glob("textures/*.rgb")}
-        total = sum(sizes.values()) + sum(textures.values())
-        for file in entries[:-1]:
-            if total <= limit_bytes:
-                return
-            total -= sizes[file]
-            shutil.rmtree(file.parent, ignore_errors=True)
-            needed = {
-                row["sha256"]
-                for index in folder.glob(f"models/*/{_INDEX}")
-                for row in json.loads(index.read_text())["textures"]
-            }
-            for texture in [texture for texture in textures if texture.stem not in needed]:
-                total -= textures.pop(texture)
+        entries = sorted(
+            (path for path in folder.glob("models/*") if path.is_dir()), key=lambda path: path.stat().st_mtime
+        )
+        needs = {entry: _needs(entry) for entry in entries}
+        sizes = {path: path.stat().st_size for path in folder.glob("textures/*.rgb")}
+        sizes |= {path: path.stat().st_size for path in folder.glob(f"models/*/{_MODEL}")}
+        for entry in entries:
+            unreadable = needs[entry] is None and not entry.name.startswith("new-")
+            if not unreadable and (sum(sizes.values()) <= limit_bytes or entry == entries[-1]):
+                continue
+            shutil.rmtree(entry, ignore_errors=True)
+            sizes.pop(entry / _MODEL, None)
+            del needs[entry]
+            needed = {digest for digests in needs.values() for digest in digests or ()}
+            for texture in [path for path in sizes if path.suffix == ".rgb" and path.stem not in needed]:
+                del sizes[texture]
                 texture.unlink(missing_ok=True)
+
+
+def _needs(entry: Path) -> set[str] | None:
+    """Hashes of the pixels an entry needs; None where it cannot be read."""
+    try:
+        return {row["sha256"] for row in json.loads((entry / _INDEX).read_text())["textures"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def main() -> None:

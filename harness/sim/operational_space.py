@@ -4,8 +4,8 @@ Per substep stock spends five times as long on name look-ups, copies and four Ja
 as in `robosuite/controllers/osc.py`). Here indices are resolved once and the Jacobian is computed once. What decides about
 bits stays as it is there: the operations and their order, the memory layout of every matrix that reaches BLAS or LAPACK,
 and which library computes it. robosuite's compiled functions call scipy's BLAS, the rest of its control law numpy's; the two need not
-round alike. So the law exists twice: compiled as a whole, and with numpy's products where stock has them. The first commands
-of a model are computed both ways, and only where every bit agrees the compiled one goes on alone.
+round alike. So the law exists twice: compiled as a whole, and with robosuite's functions and numpy's products. The first commands of a
+model are computed both ways, and only where every bit agrees the compiled one goes on alone.
 """
 
 from __future__ import annotations
@@ -29,53 +29,7 @@ TRIALS = 50
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def control_law(  # noqa: PLR0917 (compiled functions take arrays by position)
-    jacobian: Array,
-    full_mass: Array,
-    first_dof: int,
-    mass: Array,
-    j_full: Array,
-    j_position: Array,
-    j_rotation: Array,
-    goal_position: Array,
-    eef_position: Array,
-    eef_velocity: Array,
-    goal_rotation: Array,
-    eef_rotation: Array,
-    eef_angular_velocity: Array,
-    kp: Array,
-    kd: Array,
-    rest_posture: Array,
-    joint_position: Array,
-    joint_velocity: Array,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """All of the control law that stock computes element by element or in compiled functions, in one compiled call.
-
-    Args:
-        jacobian: (6, nv) of the grip site.
-        full_mass: (nv, nv) inertia of everything.
-        first_dof: of the arm's.
-        mass, j_full, j_position, j_rotation: the arm's own inertia and Jacobians in Fortran order, to be filled.
-
-    Returns:
-        Desired force (3,) and torque (3,), the task-space inertia (3, 3) for each, and the joint torques (7,) that pull
-        towards the rest posture.
-    """
-    for column in range(mass.shape[1]):
-        mass[:, column] = full_mass[first_dof : first_dof + mass.shape[0], first_dof + column]
-        j_full[:, column] = jacobian[:, first_dof + column]
-        j_position[:, column] = jacobian[:3, first_dof + column]
-        j_rotation[:, column] = jacobian[3:, first_dof + column]
-    rotation_error = orientation_error(goal_rotation, eef_rotation)
-    force = (goal_position - eef_position) * kp[:3] + -eef_velocity * kd[:3]
-    torque = rotation_error * kp[3:] + -eef_angular_velocity * kd[3:]
-    _, lambda_position, lambda_rotation, nullspace = opspace_matrices(mass, j_full, j_position, j_rotation)
-    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, joint_velocity)
-    return force, torque, lambda_position, lambda_rotation, posture_torque
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def arm_torques(  # noqa: PLR0917 (see above)
+def arm_torques(  # noqa: PLR0917 (compiled functions take arrays by position)
     jacobian: Array,
     full_mass: Array,
     first_dof: int,
@@ -95,30 +49,30 @@ def arm_torques(  # noqa: PLR0917 (see above)
     qvel: Array,
     bias_torque: Array,
 ) -> Array:
-    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole: (joints,) [Nm] before clipping."""
-    force, torque, lambda_position, lambda_rotation, posture_torque = control_law(
-        jacobian,
-        full_mass,
-        first_dof,
-        mass,
-        j_full,
-        j_position,
-        j_rotation,
-        goal_position,
-        eef_position,
-        np.dot(jacobian[:3], qvel),
-        goal_rotation,
-        eef_rotation,
-        np.dot(jacobian[3:], qvel),
-        kp,
-        kd,
-        rest_posture,
-        joint_position,
-        joint_velocity,
-    )
+    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole.
+
+    Args:
+        jacobian: (6, nv) of the grip site.
+        full_mass: (nv, nv) inertia of everything.
+        first_dof: of the arm's.
+        mass, j_full, j_position, j_rotation: the arm's own inertia and Jacobians in Fortran order, to be filled.
+
+    Returns:
+        (joints,) [Nm] before clipping.
+    """
+    for column in range(mass.shape[1]):
+        mass[:, column] = full_mass[first_dof : first_dof + mass.shape[0], first_dof + column]
+        j_full[:, column] = jacobian[:, first_dof + column]
+        j_position[:, column] = jacobian[:3, first_dof + column]
+        j_rotation[:, column] = jacobian[3:, first_dof + column]
+    rotation_error = orientation_error(goal_rotation, eef_rotation)
+    force = (goal_position - eef_position) * kp[:3] + -np.dot(jacobian[:3], qvel) * kd[:3]
+    torque = rotation_error * kp[3:] + -np.dot(jacobian[3:], qvel) * kd[3:]
+    _, lambda_position, lambda_rotation, nullspace = opspace_matrices(mass, j_full, j_position, j_rotation)
     wrench = np.empty(6)
     wrench[:3] = np.dot(lambda_position, force)
     wrench[3:] = np.dot(lambda_rotation, torque)
+    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, joint_velocity)
     return np.dot(j_full.T, wrench) + bias_torque + posture_torque
 
 
@@ -161,7 +115,6 @@ class OperationalSpaceControl:
         self._j_position = np.zeros((3, joints), order="F")
         self._j_rotation = np.zeros((3, joints), order="F")
         self._j_full = np.zeros((6, joints), order="F")
-        self._wrench = np.zeros(6)
         self._trials_left = TRIALS
         self._libraries_agree = True
         self._mass = np.zeros((joints, joints), order="F")
@@ -250,30 +203,24 @@ class OperationalSpaceControl:
         return torques
 
     def torques_with_numpy(self) -> Array:
-        """As `torques_compiled`, with numpy's matrix products where stock has them."""
-        force, torque, lambda_position, lambda_rotation, posture_torque = control_law(
-            self._jacobian,
-            self._full_mass,
-            self._joint_dofs.start,
-            self._mass,
-            self._j_full,
-            self._j_position,
-            self._j_rotation,
-            self._goal_position_world,
-            self._eef_position_world,
-            self._jacobian_position.dot(self._qvel),
-            self._goal_rotation_world,
-            self._eef_rotation_world,
-            self._jacobian_rotation.dot(self._qvel),
-            self._kp,
-            self._kd,
-            self._rest_posture,
-            self._joint_position,
-            self._joint_velocity,
+        """As `torques_compiled`, with robosuite's functions and numpy's matrix products, each where stock has it."""
+        dofs, kp, kd = self._joint_dofs, self._kp, self._kd
+        self._mass[:] = self._full_mass[dofs, dofs]
+        self._j_full[:] = self._jacobian[:, dofs]
+        self._j_position[:] = self._jacobian_position[:, dofs]
+        self._j_rotation[:] = self._jacobian_rotation[:, dofs]
+        rotation_error = orientation_error(self._goal_rotation_world, self._eef_rotation_world)
+        position_error = self._goal_position_world - self._eef_position_world
+        force = position_error * kp[:3] + -self._jacobian_position.dot(self._qvel) * kd[:3]
+        torque = rotation_error * kp[3:] + -self._jacobian_rotation.dot(self._qvel) * kd[3:]
+        _, lambda_position, lambda_rotation, nullspace = opspace_matrices(
+            self._mass, self._j_full, self._j_position, self._j_rotation
         )
-        lambda_position.dot(force, out=self._wrench[:3])
-        lambda_rotation.dot(torque, out=self._wrench[3:])
-        summed: Array = self._j_full.T.dot(self._wrench) + self._bias_torque + posture_torque
+        wrench = np.concatenate([lambda_position.dot(force), lambda_rotation.dot(torque)])
+        posture_torque = nullspace_torques(
+            self._mass, nullspace, self._rest_posture, self._joint_position, self._joint_velocity
+        )
+        summed: Array = self._j_full.T.dot(wrench) + self._bias_torque + posture_torque
         return summed
 
 

@@ -76,7 +76,8 @@ class Renderer:
         """Ids of the textures that anything visible uses."""
         model = self._model
         materials = np.concatenate([model.geom_matid[self._drawn], model.site_matid])
-        return set(model.mat_texid[materials[materials >= 0]].ravel().tolist())
+        sky = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)  # no material names it
+        return {*model.mat_texid[materials[materials >= 0]].ravel().tolist(), *sky.tolist()}
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image as OpenGL gives it: uint8 (size_px, size_px, 3)."""

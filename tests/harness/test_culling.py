@@ -144,3 +144,54 @@ def test_every_task_of_libero_can_be_culled() -> None:
         drawn = np.isin(made.model.geom_group, (1, 2))
         assert Culling(made.model, drawn, cut_into_pieces(made.model, drawn), 256).possible, suite
         made.close()
+
+
+def test_geoms_that_share_a_mesh_are_drawn_in_its_faces_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both fingers are one mesh; here a ball of 1,280 faces is drawn by opaque geoms and a transparent one, all cut by the view."""
+    import mujoco
+
+    from harness.sim import culling
+    from harness.sim.renderer import Renderer
+
+    xml = """<mujoco><asset><mesh name="ball" {ball}/></asset><worldbody><light pos="0 0 4" castshadow="false"/>
+      <camera name="down" pos="0 0 2" fovy="45"/><geom type="plane" size="0 0 1" group="1"/>
+      <geom type="mesh" mesh="ball" pos="0.9 0.2 0.4" group="1" rgba="1 0 0 1"/>
+      <geom type="mesh" mesh="ball" pos="-0.2 0.9 0.4" euler="70 0 0" group="1" rgba="0 1 0 1"/>{other}</worldbody></mujoco>"""
+    transparent = '<geom type="mesh" mesh="ball" pos="-0.7 -0.8 0.4" euler="0 90 40" group="1" rgba="0 0 1 0.5"/>'
+    monkeypatch.setattr(culling, "PIECE_TRIANGLES", 64)
+    vertices, faces = icosphere(subdivisions=3)
+    ball = (
+        f'vertex="{" ".join(f"{v:.6f}" for v in (0.5 * vertices).ravel())}" face="{" ".join(map(str, faces.ravel()))}"'
+    )
+    for other in ("", transparent):
+        model = mujoco.MjModel.from_xml_string(xml.format(ball=ball, other=other))
+        assert model.mesh_facenum[0] == 1280
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        culled, whole = Renderer(model, data, (), 128), Renderer(model, data, (), 128, cull=False)
+        images = culled.render("down"), whole.render("down")
+        assert culled.triangles_drawn < whole.triangles_drawn
+        np.testing.assert_array_equal(*images)
+        assert images[0].std() > 10
+        culled.close()
+        whole.close()
+
+
+def icosphere(subdivisions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [n, 3] of length 1 and faces [m, 3] of a subdivided icosahedron, outward."""
+    from scipy.spatial import ConvexHull
+
+    golden = (1 + 5**0.5) / 2
+    corners = [(0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    vertices = np.array([np.roll(c, k) for c in corners for k in range(3)], dtype=np.float64)
+    vertices /= np.linalg.norm(vertices, axis=1, keepdims=True)
+    for _ in range(subdivisions):
+        faces = ConvexHull(vertices).simplices
+        middles = np.concatenate([vertices[faces[:, i]] + vertices[faces[:, (i + 1) % 3]] for i in range(3)])
+        middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+        vertices = np.concatenate([vertices, np.unique(middles.round(12), axis=0)])
+    faces = ConvexHull(vertices).simplices
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    inward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0
+    faces[inward] = faces[inward][:, [0, 2, 1]]
+    return vertices, faces[np.argsort(vertices[faces].mean(axis=1)[:, 0])]  # pieces of it lie together

@@ -14,8 +14,6 @@ from harness.sim import gl, gl_devices
 from harness.sim.gl_devices import GpuLoad, choose_devices, parse_loads, select
 
 ROOT = Path(__file__).parents[2]
-GPUS = {0: 2, 1: 0, 2: 1}
-"""CUDA's number → EGL's."""
 
 
 def load(busy: int, used: int = 0) -> GpuLoad:
@@ -23,40 +21,56 @@ def load(busy: int, used: int = 0) -> GpuLoad:
 
 
 def test_the_least_loaded_come_first_and_busy_ones_are_left_alone() -> None:
-    loads = {0: load(10, 500), 1: load(90), 2: load(10, 100)}
-    assert select(GPUS, [0, 1, 2], loads, lambda _: True) == (1, 2)
+    names = dict.fromkeys((0, 1, 2), "A100")
+    assert select(names, {0: load(10, 500), 1: load(90), 2: load(10, 100)}) == (2, 0)
 
 
 def test_only_gpus_that_draw_alike_share_a_run() -> None:
-    loads = {0: load(0), 1: load(5), 2: load(6)}
-    assert select(GPUS, [0, 1, 2], loads, lambda egl: egl != 2) == (0, 1)
-
-
-def test_only_visible_gpus_are_used() -> None:
-    assert select(GPUS, [2], {}, lambda _: pytest.fail("there is no choice")) == (1,)
-    assert select(GPUS, [7], {}, lambda _: True) == ()
+    names = {0: "T4", 1: "A100", 2: "A100"}
+    assert select(names, {0: load(9), 1: load(5), 2: load(6)}) == (1, 2)
 
 
 def test_without_loads_all_are_used_in_order() -> None:
-    assert select(GPUS, [0, 1, 2], {}, lambda _: True) == (2, 0, 1)
+    assert select({0: "A100", 1: "A100"}, {}) == (0, 1)
+    assert select({}, {}) == ()
 
 
 def test_nvidia_smis_lines() -> None:
     assert parse_loads("0, 97, 40210\n1, 0, 3\n2, [N/A], 17\n") == {0: load(97, 40210), 1: load(0, 3)}
 
 
-def test_the_users_choice_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a T4, EGL's default, and two A100."""
+    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gl_devices, "_egl_devices", lambda: [(0, 0), (1, 2), (2, 1), (3, -1)])
+    monkeypatch.setattr(gl_devices, "_loads", lambda: {0: load(3), 1: load(2), 2: load(2)})
+    monkeypatch.setattr(gl_devices, "probe", lambda _, device: (True, "T4" if device == 0 else "A100"))
+
+
+@pytest.mark.usefixtures("mixed")
+def test_the_name_recorded_is_that_of_what_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_devices("T4") == ((2, 1), "A100")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    assert choose_devices("T4") == ((1,), "A100")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert choose_devices("T4") == ((0,), "T4")
+
+
+@pytest.mark.usefixtures("mixed")
+def test_where_nothing_is_left_egls_default_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_devices("T4") == ((), "T4")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(gl_devices, "probe", lambda *_: (False, "no context"))
+    assert choose_devices("T4") == ((), "T4")
+    assert choose_devices("llvmpipe (LLVM 15)") == ((), "llvmpipe (LLVM 15)")
+
+
+def test_the_users_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "3")
-    assert choose_devices("NVIDIA") == (3,)
-    monkeypatch.delenv("MUJOCO_EGL_DEVICE_ID")
-    monkeypatch.setattr(gl_devices, "_egl_devices", lambda: [(0, 1), (1, 0), (2, -1)])
-    monkeypatch.setattr(gl_devices, "_loads", dict)
-    monkeypatch.setattr(gl_devices, "probe", lambda *_: (True, "NVIDIA"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert choose_devices("NVIDIA") == (0,)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert choose_devices("NVIDIA") == (1, 0)
-    assert choose_devices("another renderer") == ()
+    assert choose_devices("NVIDIA") == ((3,), "NVIDIA")
 
 
 def test_workers_take_devices_in_turn() -> None:
@@ -71,7 +85,6 @@ def test_egls_devices_are_listed() -> None:
     assert [egl for egl, _ in devices] == list(range(len(devices)))
     if not shutil.which("nvidia-smi"):
         assert all(cuda == -1 for _, cuda in devices)
-        assert choose_devices("llvmpipe") == ()
 
 
 def test_a_packaged_osmesa_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,16 @@ def test_an_asset_that_changes_gives_another_model(tmp_path: Path, folder: Path)
 
 def test_many_writers_make_one_entry(tmp_path: Path, folder: Path) -> None:
     xml = make_xml(tmp_path / "assets")
+    written = tmp_path / "written"
     code = (
-        "import sys; from harness.sim.model_cache import load_model; print(len(load_model(sys.stdin.read()).textures))"
+        "import sys\n"
+        "from harness.sim import model_cache\n"
+        "make = model_cache._make_in_child\n"
+        "def counted(*arguments):\n"
+        f"    open({str(written)!r}, 'a').write('.')\n"
+        "    make(*arguments)\n"
+        "model_cache._make_in_child = counted\n"
+        "print(len(model_cache.load_model(sys.stdin.read()).textures))"
     )
 
     def load(_: int) -> str:
@@ -97,6 +105,7 @@ def test_many_writers_make_one_entry(tmp_path: Path, folder: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(load, range(4))) == ["2"] * 4
+    assert written.read_text() == "."
     assert len(entries(folder)) == 1
     assert list(folder.glob("models/new-*")) == []
 
@@ -185,6 +194,16 @@ def test_beyond_the_limit_the_longest_unused_go(tmp_path: Path, folder: Path) ->
     prune(0)
     assert {entry.name for entry in entries(folder)} == {entry_name(xmls[0])}, "the last used stays"
     assert set(folder.glob("textures/*.rgb")) == needed
+
+
+def test_an_unreadable_entry_does_not_stop_the_pruning(tmp_path: Path, folder: Path) -> None:
+    load_model(make_xml(tmp_path / "assets"))
+    broken = folder / "models" / ("0" * 64)
+    broken.mkdir()
+    (broken / "entry.json").write_text("{")
+    prune(10**12)
+    assert not broken.exists()
+    assert len(entries(folder)) == 1
 
 
 def test_the_folder_follows_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
