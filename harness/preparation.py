@@ -59,6 +59,21 @@ class Evaluation:
         self.run.release()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """Where images are rendered."""
+
+    backend: Backend
+    egl_devices: tuple[int, ...]
+    """Among which workers are spread; empty without EGL."""
+    renderer: str
+    """As the manifest records it."""
+    on_gpu: bool
+
+
+NOTHING_DRAWN = Drawing(backend="osmesa", egl_devices=(), renderer=NOTHING_RENDERED, on_gpu=False)
+
+
 def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
     """Decide everything and check every input, the cheap things first: loading a policy may take minutes.
 
@@ -83,16 +98,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
         ensemble = arguments.ensemble_spec(needs.ensemble)
-        backend: Backend = "osmesa"
-        egl_devices: tuple[int, ...] = ()
-        drawn_on_gpu = False
-        renderer = NOTHING_RENDERED
-        if needs.cameras:
-            backend, device = choose_backend(arguments.mujoco_gl)
-            if backend == "egl":
-                egl_devices, device = choose_devices(device)
-            renderer = f"{backend}: {device}"
-            drawn_on_gpu = not is_software(device)
+        drawing = _drawing(arguments) if needs.cameras else NOTHING_DRAWN
         undo.pop_all()
     settings = RolloutSettings(
         protocol=plan.protocol.name,
@@ -108,8 +114,8 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         plan=plan,
         policy=policy,
         settings=settings,
-        renderer=renderer,
-        egl_devices=egl_devices,
+        renderer=drawing.renderer,
+        egl_devices=drawing.egl_devices,
         checkpoint_sha256=checkpoint_sha256,
     )
     return Evaluation(
@@ -117,13 +123,23 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         policy=policy,
         needs=needs,
         recording=recording,
-        backend=backend,
-        egl_devices=egl_devices,
-        renderer=renderer,
-        workers=count_workers(arguments.workers, on_gpu=drawn_on_gpu),
+        backend=drawing.backend,
+        egl_devices=drawing.egl_devices,
+        renderer=drawing.renderer,
+        workers=count_workers(arguments.workers, on_gpu=drawing.on_gpu),
         settings=settings,
         run=run_dir,
         manifest=manifest,
+    )
+
+
+def _drawing(arguments: EvalArguments) -> Drawing:
+    backend, device = choose_backend(arguments.mujoco_gl)
+    egl_devices: tuple[int, ...] = ()
+    if backend == "egl":
+        egl_devices, device = choose_devices(device)
+    return Drawing(
+        backend=backend, egl_devices=egl_devices, renderer=f"{backend}: {device}", on_gpu=not is_software(device)
     )
 
 

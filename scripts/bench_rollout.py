@@ -16,6 +16,7 @@ import dataclasses
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
+
+# Stock LIBERO, to compare with, is in `tests`, which is not installed.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from stock_rollouts import SIZE_PX, Episode, Spent, time_loops, time_vector
 
 from harness.machine import count_workers, usable_cores

@@ -16,9 +16,12 @@ import dataclasses
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 
 import tyro
 
+# Stock LIBERO, to compare with, is in `tests`, which is not installed.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
 
