@@ -351,9 +351,8 @@ def main(arguments: Arguments) -> None:
             report_pairs(name, in_child(measure_control, episode, repeats), len(episode.actions), "ms/step")
     if "reset" in arguments.parts:
         without = in_child(measure_resets, episodes[0], False, repeats)
-        with_images = in_child(
-            measure_resets, episodes[0], True, 1 if arguments.quick else repeats
-        )  # stock takes 6 s each
+        starts = 1 if arguments.quick else repeats  # stock takes 6 s each with images
+        with_images = in_child(measure_resets, episodes[0], True, starts)
         report_pairs("Reset alone, no cameras", without["reset"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, no cameras", without["start"], 1, "ms")
         report_pairs("Reset, init state, 10 settling steps, first two images", with_images["start"], 1, "ms")
