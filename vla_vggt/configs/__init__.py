@@ -1,0 +1,1 @@
+"""Configuration as dataclasses; presets are functions that return one."""

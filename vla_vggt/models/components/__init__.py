@@ -1,0 +1,1 @@
+"""What a VGGT layer is made of."""
