@@ -90,8 +90,20 @@ def read_problem(file: Path) -> Problem:
         BddlError: the file is no BDDL problem; the message names it.
         FileNotFoundError: it does not exist.
     """
+    return parse_problem(file.read_text(), str(file))
+
+
+def parse_problem(text: str, where: str) -> Problem:
+    """Parse a BDDL text.
+
+    Args:
+        where: what the text is from, for messages.
+
+    Raises:
+        BddlError: it is no BDDL problem.
+    """
     try:
-        expression = tokenize(file.read_text())
+        expression = tokenize(text)
         if not isinstance(expression, list) or expression[0] != "define":
             raise BddlError("expected `(define …)`")
         sections = {str(part[0]): part[1:] for part in expression[1:] if isinstance(part, list) and part}
@@ -104,4 +116,4 @@ def read_problem(file: Path) -> Problem:
             fixtures=_typed_names(sections[":fixtures"]),
         )
     except (BddlError, KeyError, IndexError, StopIteration) as error:
-        raise BddlError(f"{file}: not a LIBERO BDDL problem: {error}") from error
+        raise BddlError(f"{where}: not a LIBERO BDDL problem: {error}") from error

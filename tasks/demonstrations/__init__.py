@@ -1,5 +1,6 @@
-"""Demonstrations: LIBERO's HDF5 files."""
+"""Demonstrations: LIBERO's HDF5 files and robomimic's."""
 
+from tasks.demonstrations.episodes import Episode, EpisodeReader
 from tasks.demonstrations.hdf5 import (
     Demonstration,
     DemonstrationError,
@@ -7,5 +8,17 @@ from tasks.demonstrations.hdf5 import (
     DemonstrationStart,
     read_demonstration_start,
 )
+from tasks.demonstrations.selection import DemonstrationSource, UnnamedTaskWarning, select_demonstrations
 
-__all__ = ["Demonstration", "DemonstrationError", "DemonstrationFile", "DemonstrationStart", "read_demonstration_start"]
+__all__ = [
+    "Demonstration",
+    "DemonstrationError",
+    "DemonstrationFile",
+    "DemonstrationSource",
+    "DemonstrationStart",
+    "Episode",
+    "EpisodeReader",
+    "UnnamedTaskWarning",
+    "read_demonstration_start",
+    "select_demonstrations",
+]

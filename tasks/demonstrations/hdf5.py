@@ -8,8 +8,10 @@ demonstration was recorded in, fixture poses included; `data` carries `bddl_file
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -65,6 +67,10 @@ class DemonstrationFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self._file.close()
 
     @property
@@ -79,33 +85,58 @@ class DemonstrationFile:
         Raises:
             DemonstrationError: the file does not say.
         """
-        recorded = self._data.attrs.get("bddl_file_name")
-        if recorded is None and "env_args" in self._data.attrs:
-            arguments = json.loads(self._data.attrs["env_args"])
-            recorded = arguments.get("bddl_file") or arguments.get("env_kwargs", {}).get("bddl_file_name")
+        recorded = self.bddl_file_name
         if not recorded:
             raise DemonstrationError(
                 f"{self._path}: expected the attribute data/bddl_file_name, which names the LIBERO task"
             )
-        return Path(str(recorded)).stem
+        return Path(recorded).stem
 
-    def _group(self, demo: str) -> h5py.Group:
+    @property
+    def bddl_file_name(self) -> str:
+        """The recorder's path of the task's BDDL file; empty where the file does not say."""
+        recorded = self._data.attrs.get("bddl_file_name")
+        if recorded is None and "env_args" in self._data.attrs:
+            arguments = json.loads(self._data.attrs["env_args"])
+            recorded = arguments.get("bddl_file") or arguments.get("env_kwargs", {}).get("bddl_file_name")
+        return str(recorded or "")
+
+    @property
+    def instruction(self) -> str:
+        """The instruction in the attribute `problem_info`; empty where there is none."""
+        said = json.loads(self._data.attrs.get("problem_info") or "{}").get("language_instruction", "")
+        return ("".join(said) if isinstance(said, list) else str(said)).strip().strip('"')
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What the file says of itself: the attributes of `data`."""
+        return self._data.attrs
+
+    def group(self, demo: str) -> h5py.Group:
+        """Everything recorded of one demonstration.
+
+        Raises:
+            DemonstrationError: there is none of that name.
+        """
         if demo not in self._data:
             raise DemonstrationError(f"{self._path}: no demonstration {demo!r}; it has {', '.join(self.demos)}")
         return self._data[demo]
 
     def demonstration(self, demo: str) -> Demonstration:
         """One demonstration's actions."""
-        actions = np.asarray(self._group(demo)["actions"], dtype=np.float64)
-        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not np.isfinite(actions).all():
+        actions = np.asarray(self.group(demo)["actions"], dtype=np.float64)
+        if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not len(actions):
+            raise DemonstrationError(f"{self._path} {demo}: expected actions (T, {ACTION_DIM}), got {actions.shape}")
+        if not np.isfinite(actions).all():
+            step, entry = np.argwhere(~np.isfinite(actions))[0]
             raise DemonstrationError(
-                f"{self._path} {demo}: expected finite actions (T, {ACTION_DIM}), got {actions.shape}"
+                f"{self._path} {demo}: expected finite actions, got {actions[step, entry]} at step {step}, dimension {entry}"
             )
         return Demonstration(name=demo, actions=actions)
 
     def start(self, demo: str) -> DemonstrationStart:
         """Where one demonstration begins."""
-        group = self._group(demo)
+        group = self.group(demo)
         if "model_file" not in group.attrs or "states" not in group:
             raise DemonstrationError(f"{self._path} {demo}: expected `states` and the attribute `model_file`")
         state = np.asarray(group["states"][0], dtype=np.float64)
@@ -113,7 +144,7 @@ class DemonstrationFile:
 
     def final_state_sha256(self, demo: str) -> str:
         """The fingerprint of one demonstration's last recorded state, the one before its last action."""
-        return state_sha256(np.asarray(self._group(demo)["states"][-1], dtype=np.float64))
+        return state_sha256(np.asarray(self.group(demo)["states"][-1], dtype=np.float64))
 
 
 def read_demonstration_start(file: Path, demo: str) -> DemonstrationStart:

@@ -117,7 +117,7 @@ def _preset(
         neighbours=4,
         proprioception=True,
         language_width=language_width,
-        max_language_tokens=39,
+        max_language_tokens=31,
         pooling=pooling,
         head_width=width,
         chunk_steps=chunk_steps,

@@ -41,7 +41,7 @@ class VisionEncoder(nn.Module):
         if images.shape[1:] != (cameras, 3, side, side):
             raise ValueError(f"expected images [B, {cameras}, 3, {side}, {side}], got {list(images.shape)}")
         grid, px = self.grid, self.patch_px
-        patches = images.unflatten(4, (grid, px)).unflatten(3, (grid, px))  # [B, C, 3, g, p, g, p]
+        patches = images.reshape(-1, cameras, 3, grid, px, grid, px)  # [B, C, 3, g, p, g, p]
         patches = patches.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)  # [B, C, P, 3 p²]
         place = (self.rows[:, None] + self.columns[None, :]).flatten(0, 1)  # [P, d]
         embedded = self.embed(patches)  # [B, C, P, d]

@@ -102,7 +102,8 @@ class VLAModel(nn.Module):
                 nn.init.zeros_(parameter)
             elif not name.endswith(".gain"):
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.06, b=0.06)
-        for layer in self.backbone.layers:
-            for module in (layer.graph_convolution.project, layer.attention.project_out, layer.feed_forward.project_out):
-                with torch.no_grad():
-                    module.weight.mul_((3 * self.config.layers) ** -0.5)
+        added = (".graph_convolution.project.weight", ".attention.project_out.weight", ".feed_forward.project_out.weight")
+        with torch.no_grad():
+            for name, parameter in self.backbone.named_parameters():
+                if name.endswith(added):
+                    parameter.mul_((3 * self.config.layers) ** -0.5)

@@ -1,0 +1,143 @@
+"""Which demonstration files to learn from, and what task and instruction each of them has."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.bddl import Predicate, parse_problem, read_problem
+from tasks.demonstrations.hdf5 import DemonstrationError, DemonstrationFile
+from tasks.interface import TaskSpec
+from tasks.suites import SUITES, load_suite
+
+GROUPS: dict[str, frozenset[str]] = {"pick_and_place": frozenset({"on", "in"})}
+"""Groups of tasks: name → the predicates their goals are made of, and of nothing else."""
+PromptSource = Literal["file_name", "recorded"]
+
+
+class UnnamedTaskWarning(UserWarning):
+    """A file does not say what task it shows; the user's word for it is taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstrationSource:
+    """One file to learn from."""
+
+    file: Path
+    task: str
+    """LIBERO's name of the task, or the user's."""
+    suite: str
+    """The LIBERO suite the task belongs to; empty for none."""
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """What a file says of its task."""
+
+    file: Path
+    task: str
+    """Empty where neither the file nor its name says."""
+    suite: str
+    instruction: str
+    goal: tuple[Predicate, ...]
+
+    def answers_to(self, name: str) -> bool:
+        if name in GROUPS:
+            return bool(self.goal) and {predicate[0] for predicate in self.goal} <= GROUPS[name]
+        texts = (self.task, self.file.stem, self.instruction)
+        return any(_plain(name) in _plain(text) for text in texts)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.task or 'task unknown'}, {self.instruction or 'no instruction'}"
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The HDF5 files among `paths` and in the folders among them, sorted within each folder.
+
+    Raises:
+        DemonstrationError: a path leads to none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(p for p in path.rglob("*") if p.suffix in (".hdf5", ".h5")) if path.is_dir() else [path]
+        if not found or not found[0].exists():
+            raise DemonstrationError(f"expected an HDF5 file or a folder of them at {path}, there is none")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def select_demonstrations(
+    paths: Sequence[Path], task_names: Sequence[str], prompt_source: PromptSource
+) -> list[DemonstrationSource]:
+    """The files whose task answers to one of `task_names`; all without names.
+
+    A name is a group (`GROUPS`), or matches where it is part of the task's name, the file's name or the instruction.
+    A file that says nothing of its task counts as the one task that `task_names` names, with a warning.
+
+    Args:
+        prompt_source: whose words a LIBERO task's instruction is: the task's file name's, as evaluation protocols have it,
+            or those recorded in the demonstration file (the BDDL's).
+
+    Raises:
+        DemonstrationError: a name matches nothing, or a file has no instruction and none is given; the message lists what there is.
+    """
+    candidates = [_read(file, prompt_source) for file in find_files(paths)]
+    matched = {name: [c for c in candidates if c.answers_to(name)] for name in task_names}
+    nameless = [c for c in candidates if not c.instruction]
+    if not task_names and nameless:
+        raise DemonstrationError(
+            f"{nameless[0].file}: no instruction in it (attributes problem_info, bddl_file_name), and its name is no LIBERO "
+            "task's. Say what it shows: --task-names 'lift the cube'"
+        )
+    if len(task_names) == 1 and not any(c.instruction for c in matched[task_names[0]]) and nameless:
+        return [_named_by_user(c, task_names[0]) for c in nameless]
+    unmatched = [name for name, found in matched.items() if not found]
+    if unmatched:
+        listing = "\n".join(f"  {candidate}" for candidate in candidates)
+        raise DemonstrationError(
+            f"--task-names {unmatched[0]} matches no task. Groups: {', '.join(GROUPS)}. There is:\n{listing}"
+        )
+    chosen = candidates if not task_names else [c for c in candidates if any(c in found for found in matched.values())]
+    return [
+        DemonstrationSource(file=c.file, task=c.task, suite=c.suite, instruction=c.instruction)
+        for c in chosen
+        if c.instruction
+    ]
+
+
+def _named_by_user(candidate: _Candidate, name: str) -> DemonstrationSource:
+    instruction = name.replace("_", " ").strip()
+    warnings.warn(
+        f"{candidate.file} does not say what task it shows: taken as one task, {instruction!r}",
+        UnnamedTaskWarning,
+        stacklevel=3,
+    )
+    return DemonstrationSource(file=candidate.file, task=name, suite="", instruction=instruction)
+
+
+def _read(file: Path, prompt_source: PromptSource) -> _Candidate:
+    with DemonstrationFile(file) as demonstrations:
+        bddl_file = Path(demonstrations.bddl_file_name)
+        recorded, content = demonstrations.instruction, demonstrations.attributes.get("bddl_file_content", "")
+    name = bddl_file.stem or file.stem.removesuffix("_demo")
+    task = _find_task(name, bddl_file.parent.name)
+    if task is not None:
+        from_task = task.instruction_file_name if prompt_source == "file_name" else recorded or task.instruction_bddl
+        goal = read_problem(task.bddl_file).goal
+        return _Candidate(file=file, task=task.name, suite=task.suite, instruction=from_task, goal=goal)
+    goal = parse_problem(str(content), f"{file}: bddl_file_content").goal if content else ()
+    return _Candidate(file=file, task=bddl_file.stem, suite="", instruction=recorded, goal=goal)
+
+
+def _find_task(name: str, folder: str) -> TaskSpec | None:
+    """LIBERO's task of that name, in the suite called `folder` if that has it, else in the first that does."""
+    suites = sorted(SUITES, key=lambda suite: suite != folder)
+    return next((task for suite in suites for task in load_suite(suite) if task.name == name), None)
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("_", " ")

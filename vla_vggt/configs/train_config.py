@@ -1,0 +1,95 @@
+"""The command line of `vla-train`, as a dataclass; tyro makes the flags of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.interface import CAMERAS, ImageConvention
+
+NOT_THE_RESULT = ("log_dir", "log_every", "save_every", "data_on_device", "data_path", "language_model")
+"""Arguments that may differ when a run is resumed. What lies at data_path and language_model is compared by its contents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Train VLA-VGGT on demonstrations. The same command on the same --log-dir resumes."""
+
+    data_path: tuple[Path, ...]
+    """HDF5 files of demonstrations (LIBERO's or robomimic's), or folders of them."""
+    task_names: tuple[str, ...] = ()
+    """Only these tasks: a group (pick_and_place), or a part of the task's name, the file's name or the instruction."""
+    log_dir: Path = Path("logs")
+    """The run's folder: checkpoints, best_model.pth, TensorBoard's files."""
+    preset: Literal["base", "small", "compact", "tiny"] = "base"
+    """Size of the model."""
+    cameras: tuple[str, ...] = CAMERAS
+    """Cameras the policy sees, in order."""
+    chunk_steps: int | None = None
+    """Actions per chunk. Default: the preset's."""
+    neighbours: Literal[4, 8] = 4
+    """Neighbours of a patch in the image's graph."""
+    proprioception: bool = True
+    """Whether the policy sees the robot's state."""
+    execute_steps: int = 8
+    """Actions of a chunk that an evaluation executes before it queries again, unless told otherwise; at most a whole chunk."""
+    language_model: str = "Qwen/Qwen2-0.5B"
+    """Hub id or folder of any transformers text model; frozen, used once per instruction."""
+    language_layer: int = -1
+    """Which of its hidden states; -1: the last."""
+    prompt_source: Literal["file_name", "recorded"] = "file_name"
+    """Words of a LIBERO task's instruction: its file name's, as evaluation protocols use, or those in the demonstration file."""
+    image_convention: ImageConvention = "rotated_180"
+    """How the policy sees images. rotated_180: as in the openvla, openpi and lerobot protocols."""
+    observation_timing: Literal["auto", "before", "after"] = "auto"
+    """Whether obs[t] in the files was taken before or after actions[t]. auto: read off the numbers."""
+    batch_size: int = 64
+    """Samples per pass through the model."""
+    accumulate: int = 1
+    """Passes per step of the optimiser."""
+    num_epochs: int = 100
+    """Passes over the data."""
+    max_steps: int | None = None
+    """Stop after this many steps of the optimiser instead; the learning rate is planned for them."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    warmup_fraction: float = 0.05
+    """Part of the steps during which the learning rate rises."""
+    weight_decay: float = 0.05
+    """Of the matrices."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
+    ema_decay: float = 0.999
+    """Of the moving average of the weights, which is what is evaluated."""
+    augment: bool = True
+    """Shift images and change their colours, on the device."""
+    validation_fraction: float = 0.1
+    """Part of each task's demonstrations that is held out."""
+    seed: int = 0
+    """Of the weights, the split, the order of samples and the augmentation."""
+    save_every: int = 500
+    """Steps between validations, each of which saves a checkpoint."""
+    log_every: int = 20
+    """Steps between entries in the log."""
+    data_on_device: bool = False
+    """Keep all images in the GPU's memory."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """auto: a GPU if there is one."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile. auto: on a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "num_epochs", "save_every", "log_every", "execute_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"--max-steps: expected at least 1, got {self.max_steps}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"--lr: expected a positive number, got {self.lr}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema-decay: expected at least 0 and below 1, got {self.ema_decay}")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
+        if not self.data_path:
+            raise ValueError("--data-path: name at least one HDF5 file or folder")

@@ -1,0 +1,1 @@
+"""From demonstration files to batches on the device."""

@@ -1,0 +1,260 @@
+"""From the command's arguments to a trainer: every input is read and checked before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.demonstrations import select_demonstrations
+from vla_vggt.configs.model_config import PRESETS, ModelConfig
+from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
+from vla_vggt.data.batches import Batches
+from vla_vggt.data.cache import DemonstrationSet, EpisodeRange, default_cache_folder, load_demonstrations
+from vla_vggt.data.images import AugmentationConfig
+from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
+from vla_vggt.data.windows import Windows, make_windows, split_episodes
+from vla_vggt.device import choose_device
+from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, pad_left
+from vla_vggt.models.vla_model import VLAModel
+from vla_vggt.training.checkpoint import (
+    CheckpointError,
+    PolicyCheckpoint,
+    PolicyDescription,
+    TrainedTask,
+    load_policy,
+    load_training_state,
+)
+from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
+from vla_vggt.training.trainer import CHECKPOINTS, Progress, Trainer, TrainingData, TrainingPlan
+
+AUGMENTATION = AugmentationConfig(shift=0.04, brightness=0.2, contrast=0.2, saturation=0.2)
+TOKENS_MULTIPLE = 8
+"""A sequence's tokens are padded to a multiple of this: GPU attention kernels take masks of such lengths only."""
+PACKAGES = ("torch", "numpy", "transformers")
+
+
+def prepare_training(
+    arguments: TrainArguments, *, say: Callable[[str], None], on_progress: Callable[[Progress], None]
+) -> Trainer:
+    """A trainer, ready to run, or to go on from the last checkpoint in the run's folder.
+
+    Args:
+        say: told what is being done and what was found.
+        on_progress: told how training stands.
+
+    Raises:
+        ValueError: an input is wrong; the message says which and what to do.
+        OSError: the run's folder or the cache cannot be written.
+    """
+    device = choose_device(arguments.device)
+    last = arguments.log_dir / CHECKPOINTS / "last"
+    earlier = load_policy(last) if last.exists() else None
+    if earlier is None and last.is_symlink():
+        raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
+    demonstrations = _demonstrations(arguments, say)
+    training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
+    identity, features = _language(arguments, demonstrations, earlier, say)
+    config = model_config(arguments, identity.width, features)
+    description = _description(arguments, config, identity, demonstrations, training)
+    if earlier is not None:
+        _require_same(earlier.description, description, arguments.log_dir)
+    data = _data(arguments, config, demonstrations, training, validation, device)
+    loss = _loss(arguments, description, features, demonstrations, device)
+    trainer = Trainer(
+        loss=loss,
+        data=data,
+        plan=_plan(arguments, len(data.windows), device),
+        folder=arguments.log_dir,
+        description=description,
+        instructions=features,
+        on_progress=on_progress,
+    )
+    if earlier is not None:
+        trainer.restore(load_training_state(last), earlier.weights)
+        say(f"Resuming {arguments.log_dir} after step {trainer.step}.")
+    parameters = sum(p.numel() for p in loss.model.parameters())
+    held_out = f"{len(validation)} held out" if validation else "none held out: `best` goes by the training loss"
+    say(
+        f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples ({held_out}); "
+        f"{arguments.preset}, {parameters / 1e6:.1f}M parameters, on {device}"
+    )
+    return trainer
+
+
+def model_config(arguments: TrainArguments, language_width: int, features: dict[str, Tensor]) -> ModelConfig:
+    """The preset with the command's changes.
+
+    Raises:
+        ValueError: sizes that do not fit together, or an instruction that is too long.
+    """
+    preset = PRESETS[arguments.preset](language_width)
+    config = dataclasses.replace(
+        preset,
+        cameras=arguments.cameras,
+        neighbours=arguments.neighbours,
+        proprioception=arguments.proprioception,
+        chunk_steps=preset.chunk_steps if arguments.chunk_steps is None else arguments.chunk_steps,
+    )
+    longest = max(len(tokens) for tokens in features.values())
+    return dataclasses.replace(config, max_language_tokens=max(config.max_language_tokens, longest))
+
+
+def _demonstrations(arguments: TrainArguments, say: Callable[[str], None]) -> DemonstrationSet:
+    sources = select_demonstrations(arguments.data_path, arguments.task_names, arguments.prompt_source)
+    demonstrations = load_demonstrations(
+        sources,
+        cameras=arguments.cameras,
+        convention=arguments.image_convention,
+        timing=None if arguments.observation_timing == "auto" else arguments.observation_timing,
+        folder=default_cache_folder(),
+        progress=say,
+    )
+    for timing in dict.fromkeys(demonstrations.timings.values()):
+        files = [name for name, value in demonstrations.timings.items() if value == timing]
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        say(f"Observations were recorded {timing} the action of the same index: {files[0]}{more}")
+    return demonstrations
+
+
+def _language(
+    arguments: TrainArguments,
+    demonstrations: DemonstrationSet,
+    earlier: PolicyCheckpoint | None,
+    say: Callable[[str], None],
+) -> tuple[LanguageIdentity, dict[str, Tensor]]:
+    """What made the features, and the features of every instruction; a resumed run has them already."""
+    if earlier is not None and set(demonstrations.instructions) <= earlier.instructions.keys():
+        return earlier.description.language, earlier.instructions
+    say(f"Encoding {len(demonstrations.instructions)} instructions with {arguments.language_model}")
+    model = LanguageModel(arguments.language_model, arguments.language_layer)
+    return model.identity, {text: model.encode(text) for text in demonstrations.instructions}
+
+
+def _description(
+    arguments: TrainArguments,
+    config: ModelConfig,
+    identity: LanguageIdentity,
+    demonstrations: DemonstrationSet,
+    training: list[EpisodeRange],
+) -> PolicyDescription:
+    steps = [slice(episode.first, episode.end) for episode in training]
+    tasks = dict.fromkeys((e.task, e.suite, e.instruction) for e in training)
+    return PolicyDescription(
+        model=config,
+        action_statistics=Statistics.of(_rows(demonstrations.actions, steps)),
+        proprio_statistics=Statistics.of(_rows(demonstrations.proprio, steps)),
+        language=identity,
+        image_convention=arguments.image_convention,
+        recorded_px=demonstrations.images.shape[2],
+        execute_steps=min(arguments.execute_steps, config.chunk_steps),
+        tasks=tuple(TrainedTask(name=name, suite=suite, instruction=text) for name, suite, text in tasks),
+        data_sha256=demonstrations.sha256,
+        init_states_sha256=tuple(e.init_state_sha256 for e in training if e.init_state_sha256),
+        step=0,
+        validation_loss=None,
+        training=json.loads(json.dumps(asdict(arguments), default=str)),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+    )
+
+
+def _rows(values: Any, steps: list[slice]) -> Any:
+    import numpy as np
+
+    return np.concatenate([values[part] for part in steps])
+
+
+def _data(
+    arguments: TrainArguments,
+    config: ModelConfig,
+    demonstrations: DemonstrationSet,
+    training: list[EpisodeRange],
+    validation: list[EpisodeRange],
+    device: torch.device,
+) -> TrainingData:
+    def batches(windows: Windows, *, on_device: bool) -> Batches:
+        return Batches(
+            demonstrations, windows, chunk_steps=config.chunk_steps, device=device, data_on_device=on_device
+        )
+
+    windows = make_windows(demonstrations, training)
+    held_out = make_windows(demonstrations, validation) if validation else None
+    return TrainingData(
+        batches=batches(windows, on_device=arguments.data_on_device),
+        windows=windows,
+        image_px=demonstrations.images.shape[2],
+        validation=batches(held_out, on_device=False) if held_out is not None else None,
+        validation_windows=held_out,
+    )
+
+
+def _loss(
+    arguments: TrainArguments,
+    description: PolicyDescription,
+    features: dict[str, Tensor],
+    demonstrations: DemonstrationSet,
+    device: torch.device,
+) -> ChunkLoss:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        model = VLAModel(description.model)
+    wanted = [features[text] for text in demonstrations.instructions]
+    others = description.model.vision_tokens + int(description.model.proprioception)
+    longest = max(len(tokens) for tokens in wanted)
+    length = math.ceil((longest + others) / TOKENS_MULTIPLE) * TOKENS_MULTIPLE - others
+    padded, valid = pad_left(wanted, length)
+    return ChunkLoss(
+        model.to(device),
+        actions=action_scaling(description.action_statistics).to(device),
+        proprio=proprio_scaling(description.proprio_statistics).to(device),
+        instructions=InstructionTable(features=padded.to(device), valid=valid.to(device)),
+        bf16=device.type == "cuda",
+    )
+
+
+def _plan(arguments: TrainArguments, samples: int, device: torch.device) -> TrainingPlan:
+    per_step = arguments.batch_size * arguments.accumulate
+    total = arguments.max_steps or math.ceil(arguments.num_epochs * samples / per_step)
+    return TrainingPlan(
+        total_steps=total,
+        warmup_steps=round(arguments.warmup_fraction * total),
+        batch_size=arguments.batch_size,
+        accumulate=arguments.accumulate,
+        lr=arguments.lr,
+        weight_decay=arguments.weight_decay,
+        max_grad_norm=arguments.max_grad_norm,
+        ema_decay=arguments.ema_decay,
+        augmentation=AUGMENTATION if arguments.augment else None,
+        seed=arguments.seed,
+        save_every=arguments.save_every,
+        log_every=arguments.log_every,
+        compile=arguments.compile == "on" or (arguments.compile == "auto" and device.type == "cuda"),
+    )
+
+
+def _require_same(earlier: PolicyDescription, now: PolicyDescription, folder: Path) -> None:
+    """Refuse to go on with other data, arguments or language weights.
+
+    Raises:
+        CheckpointError: something differs; the message names it.
+    """
+    differing = [
+        f"--{name.replace('_', '-')} was {earlier.training.get(name)}, is {value}"
+        for name, value in now.training.items()
+        if name not in NOT_THE_RESULT and earlier.training.get(name) != value
+    ]
+    if earlier.data_sha256 != now.data_sha256:
+        differing.append("the demonstrations differ")
+    if differing:
+        raise CheckpointError(
+            f"{folder} holds another run: {'; '.join(differing)}. Name another --log-dir, or repeat its command to go on with it."
+        )

@@ -1,0 +1,309 @@
+"""The training loop: steps, validation, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vla_vggt.data.batches import Batches
+from vla_vggt.data.images import AugmentationConfig, AugmentationDraw, draw_augmentation
+from vla_vggt.data.windows import SampleOrder, Windows
+from vla_vggt.training.checkpoint import (
+    PolicyCheckpoint,
+    PolicyDescription,
+    TrainingState,
+    link_checkpoint,
+    save_checkpoint,
+    save_pth,
+)
+from vla_vggt.training.chunk_loss import ChunkLoss
+from vla_vggt.training.flops import peak_flops, training_flops
+from vla_vggt.training.log import StepEntry, TrainingLog
+from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
+
+BEST_FILE = "best_model.pth"
+CHECKPOINTS = "checkpoints"
+DRAWN_SAMPLES = 4
+"""Chunks in the log's picture."""
+
+
+class DivergedError(ValueError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """Everything the loop is told."""
+
+    total_steps: int
+    warmup_steps: int
+    batch_size: int
+    accumulate: int
+    """Batches per step."""
+    lr: float
+    weight_decay: float
+    max_grad_norm: float
+    ema_decay: float
+    augmentation: AugmentationConfig | None
+    seed: int
+    save_every: int
+    log_every: int
+    compile: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingData:
+    """Samples to learn from, and samples to be judged by."""
+
+    batches: Batches
+    windows: Windows
+    image_px: int
+    """Height and width of the images as recorded."""
+    validation: Batches | None
+    validation_windows: Windows | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How a run stands."""
+
+    step: int
+    total_steps: int
+    loss: float
+    """Mean over the steps since the last report."""
+    samples_per_s: float
+
+
+class Trainer:
+    """Trains one model; every step is a function of the plan, the data and the step's number.
+
+    Args:
+        loss: the model and all it needs, on the device.
+        data: the samples.
+        plan: what to do.
+        folder: the run's; checkpoints and the log lie in it.
+        description: what the checkpoints say; step and validation loss are filled in.
+        instructions: the features the checkpoints carry.
+        on_progress: told every `log_every` steps.
+    """
+
+    def __init__(
+        self,
+        *,
+        loss: ChunkLoss,
+        data: TrainingData,
+        plan: TrainingPlan,
+        folder: Path,
+        description: PolicyDescription,
+        instructions: dict[str, Tensor],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._loss, self._data, self._plan, self._folder = loss, data, plan, folder
+        self._description, self._instructions, self._on_progress = description, instructions, on_progress
+        self._model = loss.model
+        self._device = next(loss.model.parameters()).device
+        self._compiled = torch.compile(loss, dynamic=False) if plan.compile else loss
+        self._optimizer = make_adamw(loss.model, lr=plan.lr, weight_decay=plan.weight_decay)
+        self._average = copy.deepcopy(loss)  # the moving average, ready to be evaluated
+        self._average.requires_grad_(False)
+        self._order = SampleOrder(len(data.windows), plan.seed)
+        self._best = float("inf")
+        self.step = 0
+        """Steps done."""
+
+    def run(self) -> None:
+        """Train from where it stands to the end.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite; the last checkpoint is whole.
+            OSError: a checkpoint or the log cannot be written.
+        """
+        with TrainingLog(self._folder, self.step) as log:
+            pending: list[Tensor] = []
+            recent: list[float] = []
+            batches = self._data.batches.stream(self._indices())
+            started, first = time.perf_counter(), self.step
+            while self.step < self._plan.total_steps:
+                pending.append(self._train_step(batches))
+                last = self.step == self._plan.total_steps
+                save = last or self.step % self._plan.save_every == 0
+                if save or self.step % self._plan.log_every == 0:
+                    entries = self._entries(pending)
+                    recent += [entry.loss for entry in entries]
+                    self._report(log, entries, (self.step - first) / (time.perf_counter() - started))
+                    pending.clear()
+                    if save:
+                        self._validate_and_save(log, float(np.mean(recent)))
+                        recent.clear()
+                    started, first = time.perf_counter(), self.step
+
+    def state(self) -> TrainingState:
+        """What `restore` needs to go on."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self._model.named_parameters():
+            tensors[f"weights.{name}"] = parameter
+            for key in ("exp_avg", "exp_avg_sq"):
+                if parameter in self._optimizer.state:
+                    tensors[f"{key}.{name}"] = self._optimizer.state[parameter][key]
+        return TrainingState(tensors=tensors, progress={"step": self.step, "best": self._best})
+
+    @torch.no_grad()
+    def restore(self, state: TrainingState, average: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it is another model's; the message names the first weight that differs.
+        """
+        self.step, self._best = int(state.progress["step"]), float(state.progress["best"])
+        for name, parameter in self._model.named_parameters():
+            saved = {key: state.tensors.get(f"{key}.{name}") for key in ("weights", "exp_avg", "exp_avg_sq")}
+            for key, tensor in saved.items():
+                if tensor is None or tensor.shape != parameter.shape:
+                    found = "nothing" if tensor is None else list(tensor.shape)
+                    raise ValueError(f"expected {key}.{name} {list(parameter.shape)} in the checkpoint, found {found}")
+            parameter.copy_(saved["weights"])  # type: ignore[arg-type]
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(self.step), device=parameter.device if parameter.is_cuda else "cpu"),
+                "exp_avg": saved["exp_avg"].to(parameter.device),  # type: ignore[union-attr]
+                "exp_avg_sq": saved["exp_avg_sq"].to(parameter.device),  # type: ignore[union-attr]
+            }
+        self._average.model.load_state_dict(average)
+
+    def _indices(self) -> Iterator[NDArray[np.int64]]:
+        """The samples of every batch that is left."""
+        size = self._plan.batch_size
+        for number in range(self.step * self._plan.accumulate, self._plan.total_steps * self._plan.accumulate):
+            yield self._order.indices(number * size, size)
+
+    def _train_step(self, batches: Iterator[Any]) -> Tensor:
+        """One step of the optimiser: [8] on the device, the mean errors of the 7 entries and the gradient's norm."""
+        plan, step = self._plan, self.step
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._lr(step)
+        chosen = self._order.indices(step * plan.accumulate * plan.batch_size, plan.accumulate * plan.batch_size)
+        windows = self._data.windows
+        count = int(
+            np.minimum(windows.ends[chosen] - windows.steps[chosen], self._model.config.chunk_steps).sum()
+        )  # valid action steps of all batches: so that accumulating changes nothing
+        errors = torch.zeros(self._model.config.action_dim, device=self._device)
+        for part in range(plan.accumulate):
+            batch_errors = self._compiled(next(batches), self._draw(step * plan.accumulate + part))
+            (batch_errors.sum() / (count * batch_errors.numel())).backward()
+            errors += batch_errors.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), plan.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        update_average(self._average.model.parameters(), self._model.parameters(), decay=plan.ema_decay, step=step)
+        self.step += 1
+        return torch.cat([errors / count, norm.detach()[None]])
+
+    def _draw(self, number: int) -> AugmentationDraw | None:
+        if self._plan.augmentation is None:
+            return None
+        return draw_augmentation(
+            self._plan.augmentation,
+            batch=self._plan.batch_size,
+            cameras=len(self._model.config.cameras),
+            image_px=self._data.image_px,
+            seed=self._plan.seed,
+            step=number,
+        ).to(self._device)
+
+    def _lr(self, step: int) -> float:
+        return learning_rate(
+            step, peak=self._plan.lr, warmup_steps=self._plan.warmup_steps, total_steps=self._plan.total_steps
+        )
+
+    def _entries(self, pending: list[Tensor]) -> list[StepEntry]:
+        """Read what the device has computed; here the CPU waits for it."""
+        entries = []
+        first = self.step - len(pending) + 1
+        for number, row in enumerate(torch.stack(pending).tolist(), start=first):
+            *entry_losses, norm = row
+            loss = sum(entry_losses) / len(entry_losses)
+            if not np.isfinite(loss):
+                raise DivergedError(
+                    f"the loss is {loss} at step {number}: training diverged. The checkpoints in "
+                    f"{self._folder / CHECKPOINTS} are from before. Try a lower --lr or a longer --warmup-fraction."
+                )
+            entries.append(
+                StepEntry(
+                    step=number,
+                    loss=loss,
+                    entry_losses=tuple(entry_losses),
+                    gradient_norm=norm,
+                    lr=self._lr(number - 1),
+                )
+            )
+        return entries
+
+    def _report(self, log: TrainingLog, entries: list[StepEntry], steps_per_s: float) -> None:
+        samples_per_s = steps_per_s * self._plan.batch_size * self._plan.accumulate
+        peak = peak_flops(torch.cuda.get_device_name(self._device)) if self._device.type == "cuda" else None
+        language_tokens = self._loss.language_tokens
+        mfu = samples_per_s * training_flops(self._model.config, language_tokens) / peak if peak else None
+        log.steps(entries, samples_per_s=samples_per_s, mfu=mfu)
+        loss = float(np.mean([entry.loss for entry in entries]))
+        self._on_progress(
+            Progress(step=self.step, total_steps=self._plan.total_steps, loss=loss, samples_per_s=samples_per_s)
+        )
+
+    def _validate_and_save(self, log: TrainingLog, training_loss: float) -> None:
+        validation_loss = self._validate(log)
+        self._draw_chunks(log)
+        score = training_loss if validation_loss is None else validation_loss
+        is_best = score < self._best
+        self._best = min(score, self._best)
+        policy = PolicyCheckpoint(
+            description=dataclasses.replace(self._description, step=self.step, validation_loss=validation_loss),
+            weights=dict(self._average.model.state_dict()),
+            instructions=self._instructions,
+        )
+        folder = self._folder / CHECKPOINTS / f"{self.step:06d}"
+        save_checkpoint(folder, policy, self.state())
+        if is_best:
+            save_pth(self._folder / BEST_FILE, policy)
+            link_checkpoint(folder, "best")
+        link_checkpoint(folder, "last")
+
+    @torch.inference_mode()
+    def _validate(self, log: TrainingLog) -> float | None:
+        """The moving average's loss over all held-out samples; None without any."""
+        batches, windows = self._data.validation, self._data.validation_windows
+        if batches is None or windows is None:
+            return None
+        size = self._plan.batch_size
+        orders = (np.arange(first, min(first + size, len(windows))) for first in range(0, len(windows), size))
+        errors = sum(self._average(batch, None) for batch in batches.stream(orders))
+        count = np.minimum(windows.ends - windows.steps, self._model.config.chunk_steps).sum()
+        entry_losses = (errors / float(count)).tolist()  # type: ignore[union-attr]
+        log.validation(self.step, entry_losses)
+        return float(np.mean(entry_losses))
+
+    @torch.inference_mode()
+    def _draw_chunks(self, log: TrainingLog) -> None:
+        """A picture of a few chunks, spread over the held-out samples, or over those trained on where there are none."""
+        held_out = self._data.validation_windows is not None
+        batches = self._data.validation if held_out else self._data.batches
+        windows = self._data.validation_windows if held_out else self._data.windows
+        assert batches is not None
+        assert windows is not None
+        batch = batches.get(np.linspace(0, len(windows) - 1, DRAWN_SAMPLES).astype(np.int64))
+        predicted = self._average.restored(self._average.predict(batch, None))
+        log.chunks(
+            self.step,
+            "validation" if held_out else "training",
+            predicted.float().cpu().numpy(),
+            batch.actions.cpu().numpy(),
+            batch.valid.cpu().numpy(),
+        )
