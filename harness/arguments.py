@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.policies.factory import VLA_VGGT
 from results.video import VideoChoice
 from tasks.interface import EnsembleSpec, OpenLoopSpec, TemporalEnsembleSpec
 
@@ -25,11 +26,15 @@ class EvalArguments:
     """Episodes per task: the first official init states. Default: as many as the protocol says (50)."""
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
-    policy: str = "expert"
-    """expert (scripted, libero_spatial), zero, random, replay:PATH (a run directory or a LIBERO HDF5 file), a server that
-    speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
+    policy: str = "auto"
+    """auto (vla-vggt with --checkpoint, else expert), vla-vggt, expert (scripted, libero_spatial), zero, random, replay:PATH (a run
+    directory or a LIBERO HDF5 file), a server that speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
     checkpoint: Path | None = None
-    """A file or folder, handed to the policy's factory."""
+    """What `vla-train` made: a checkpoint, a run's folder (the best in it), best_model.pth. With a factory: whatever it takes."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the policy computes. auto: on a GPU if there is one."""
+    language_model: str = ""
+    """Hub id or folder of the checkpoint's language model, for instructions it was not trained on. Default: as in training."""
     protocol: str = "openvla"
     """openvla, openpi, lerobot or libero: settling, horizon, image convention, fixture poses."""
     seed: int = 0
@@ -70,6 +75,13 @@ class EvalArguments:
     """How images are rendered. auto: EGL on a GPU, else in software."""
     list: bool = False
     """Show suites and tasks, and exit."""
+
+    @property
+    def policy_name(self) -> str:
+        """The policy's name, `auto` resolved."""
+        if self.policy != "auto":
+            return self.policy
+        return "expert" if self.checkpoint is None else VLA_VGGT
 
     def ensemble_spec(self, recommended: EnsembleSpec) -> EnsembleSpec:
         """How chunks are executed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import socket
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.arguments import EvalArguments
+from harness.policies.factory import VLA_VGGT
 from harness.policies.replay import Recording, unequal_final_states
 from harness.preparation import Evaluation, prepare_evaluation
 from harness.progress import RunProgress
@@ -56,7 +58,7 @@ def run(arguments: EvalArguments, terminal: Terminal) -> int:
         try:
             if arguments.list or arguments.merge or arguments.render is not None:
                 return without_rollout(arguments, terminal)
-            evaluation = prepare_evaluation(arguments)
+            evaluation = prepare_evaluation(with_trained_suites(arguments))
             stack.callback(evaluation.close)
             kept = begin(evaluation, arguments)
         except USER_ERRORS as error:
@@ -65,6 +67,26 @@ def run(arguments: EvalArguments, terminal: Terminal) -> int:
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         return evaluate(evaluation, kept, arguments, terminal)
+
+
+def with_trained_suites(arguments: EvalArguments) -> EvalArguments:
+    """The arguments; where no suite is named and a VLA-VGGT checkpoint is, with the suites that was trained on.
+
+    Raises:
+        ValueError: it was trained on tasks of no suite, or is no checkpoint.
+    """
+    if arguments.suite or arguments.only or arguments.policy_name != VLA_VGGT or arguments.checkpoint is None:
+        return arguments
+    from vla_vggt.training.checkpoint import read_description  # torch: not for other policies
+
+    tasks = read_description(arguments.checkpoint).tasks
+    suites = tuple(dict.fromkeys(task.suite for task in tasks if task.suite))
+    if not suites:
+        raise ValueError(
+            f"{arguments.checkpoint} was trained on tasks of no LIBERO suite ({', '.join(task.name for task in tasks)}): "
+            f"name one with --suite. Valid suites: {', '.join(SUITES)}"
+        )
+    return dataclasses.replace(arguments, suite=suites)
 
 
 def without_rollout(arguments: EvalArguments, terminal: Terminal) -> int:

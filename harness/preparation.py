@@ -25,7 +25,7 @@ from results.run_directory import RunDirectory
 from results.video import LARGEST_PX, SMALLEST_PX
 from tasks.interface import OpenLoopSpec, Policy, PolicyNeeds
 from tasks.plan import Plan, plan_official
-from tasks.protocols import find_protocol
+from tasks.protocols import PROTOCOLS, Protocol, find_protocol
 from tasks.suites import SUITES, UnknownTaskError, select_tasks
 
 PRIVILEGED_NEEDS = PolicyNeeds(cameras=(), image_convention=None, batch_size=1, ensemble=OpenLoopSpec())
@@ -87,14 +87,16 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
     recording = _recording(arguments)
     whole = _plan(arguments, recording)
     plan = whole.shard(arguments.shard) if arguments.shard else whole
-    checkpoint_sha256 = path_sha256(arguments.checkpoint) if arguments.checkpoint else ""
+    if arguments.checkpoint is not None and not arguments.checkpoint.exists():
+        raise FileNotFoundError(f"no checkpoint at {arguments.checkpoint}")
     with contextlib.ExitStack() as undo:
         run_dir = RunDirectory.reserve(arguments.output_dir or default_run_dir(arguments, plan))
         undo.callback(run_dir.release)
-        policy = _policy(arguments, recording)
+        policy = _policy(arguments, recording, whole)
         if isinstance(policy, RemotePolicy):
             undo.callback(policy.close)
         needs = policy.needs if policy is not None else PRIVILEGED_NEEDS
+        check_images(needs, plan.protocol)
         if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
         ensemble = arguments.ensemble_spec(needs.ensemble)
@@ -116,7 +118,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         settings=settings,
         renderer=drawing.renderer,
         egl_devices=drawing.egl_devices,
-        checkpoint_sha256=checkpoint_sha256,
+        checkpoint_sha256=_checkpoint_sha256(arguments, policy),
     )
     return Evaluation(
         plan=plan,
@@ -143,6 +145,26 @@ def _drawing(arguments: EvalArguments) -> Drawing:
     )
 
 
+def check_images(needs: PolicyNeeds, protocol: Protocol) -> None:
+    """Refuse a protocol whose images are too small for the policy.
+
+    Raises:
+        ValueError: they are; the message names the protocols that will do.
+    """
+    if needs.cameras and protocol.render_size_px < needs.min_image_px:
+        enough = [name for name, other in PROTOCOLS.items() if other.render_size_px >= needs.min_image_px]
+        raise ValueError(
+            f"the policy needs images of at least {needs.min_image_px} px, the protocol {protocol.name!r} renders "
+            f"{protocol.render_size_px}. Protocols that will do: {', '.join(enough) or 'none'}"
+        )
+
+
+def _checkpoint_sha256(arguments: EvalArguments, policy: Policy | None) -> str:
+    """Of what the policy loaded, if it says, else of the file or folder that was named."""
+    said = getattr(policy, "checkpoint_sha256", "")
+    return said or (path_sha256(arguments.checkpoint) if arguments.checkpoint else "")
+
+
 def check_video_flags(arguments: EvalArguments) -> None:
     """Refuse a size no video can have.
 
@@ -156,7 +178,7 @@ def check_video_flags(arguments: EvalArguments) -> None:
 def default_run_dir(arguments: EvalArguments, plan: Plan) -> Path:
     """runs/DATE-TIME-SUITE-POLICY below the working directory."""
     suites = dict.fromkeys(spec.task.suite for spec in plan.episodes)
-    policy = "replay" if arguments.policy.startswith(REPLAY) else re.sub(r"[^\w.]+", "-", arguments.policy)
+    policy = "replay" if arguments.policy_name.startswith(REPLAY) else re.sub(r"[^\w.]+", "-", arguments.policy_name)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     shard = f"-shard{arguments.shard.replace('/', 'of')}" if arguments.shard else ""
     return Path("runs") / f"{stamp}-{'+'.join(suites)}-{policy}{shard}"
@@ -164,12 +186,12 @@ def default_run_dir(arguments: EvalArguments, plan: Plan) -> Path:
 
 def _recording(arguments: EvalArguments) -> Recording | None:
     """What `--policy replay:PATH` replays."""
-    if not arguments.policy.startswith(REPLAY):
+    if not arguments.policy_name.startswith(REPLAY):
         return None
     arguments.refuse_execution_flags("a replay executes every recorded action")
     if arguments.checkpoint is not None:
         raise PolicyNameError("--checkpoint does not apply: a replay takes its actions from the recording")
-    path = Path(arguments.policy.removeprefix(REPLAY))
+    path = Path(arguments.policy_name.removeprefix(REPLAY))
     return load_recording(path, find_protocol(arguments.protocol), arguments.suite)
 
 
@@ -206,16 +228,23 @@ def _restrict(plan: Plan, arguments: EvalArguments) -> Plan:
     return Plan(protocol=plan.protocol, episodes=tuple(episodes))
 
 
-def _policy(arguments: EvalArguments, recording: Recording | None) -> Policy | None:
+def _policy(arguments: EvalArguments, recording: Recording | None, plan: Plan) -> Policy | None:
     """The policy; None for the expert, which runs inside the workers."""
     if recording is not None:
         return ReplayPolicy(recording.actions)
-    if is_server_address(arguments.policy):
+    if is_server_address(arguments.policy_name):
         if arguments.checkpoint is not None:
             raise PolicyNameError("--checkpoint does not apply: the policy server has loaded its own")
-        return RemotePolicy(arguments.policy, timeout_s=arguments.server_timeout_s)
-    if arguments.policy != "expert":
-        return make_policy(arguments.policy, checkpoint=arguments.checkpoint, seed=arguments.seed)
+        return RemotePolicy(arguments.policy_name, timeout_s=arguments.server_timeout_s)
+    if arguments.policy_name != "expert":
+        return make_policy(
+            arguments.policy_name,
+            checkpoint=arguments.checkpoint,
+            seed=arguments.seed,
+            device=arguments.device,
+            language_model=arguments.language_model,
+            instructions=tuple(dict.fromkeys(plan.protocol.instruction(spec.task) for spec in plan.episodes)),
+        )
     arguments.refuse_execution_flags("the expert decides on every action anew")
     if arguments.checkpoint is not None:
         raise PolicyNameError(
@@ -247,8 +276,10 @@ def _manifest(
         instructions={str(spec.task): whole.protocol.instruction(spec.task) for spec in whole.episodes},
         cameras=settings.cameras,
         image_convention=settings.image_convention,
-        policy=arguments.policy,
-        policy_code_sha256="" if arguments.policy.startswith(NO_FACTORY) else policy_code_sha256(arguments.policy),
+        policy=arguments.policy_name,
+        policy_code_sha256=""
+        if arguments.policy_name.startswith(NO_FACTORY)
+        else policy_code_sha256(arguments.policy_name),
         checkpoint=str(arguments.checkpoint or ""),
         checkpoint_sha256=checkpoint_sha256,
         policy_metadata=policy.metadata if isinstance(policy, RemotePolicy) else {},

@@ -188,6 +188,8 @@ class PolicyNeeds:
     changes nothing. 1 for a policy that does not batch."""
     ensemble: EnsembleSpec
     """The recommended execution of a chunk; the command line overrides it."""
+    min_image_px: int = 1
+    """Smallest rendering (height and width) the policy can work with; a protocol that renders smaller is refused."""
 
     def __post_init__(self) -> None:
         unknown = [c for c in self.cameras if c not in CAMERAS]

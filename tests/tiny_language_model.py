@@ -1,10 +1,15 @@
-"""A Qwen2 of random weights with a byte-level tokenizer, written as `save_pretrained` does: for the real loading path without a hub."""
+"""A Qwen2 of random weights with a byte-level tokenizer, as `save_pretrained` writes them: for the real loading path without a hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 WIDTH = 32
+WORDS = (
+    "pick up the black bowl between plate and ramekin place it on in basket alphabet soup lift cube next to cookie box from table "
+    "center of drawer cabinet stove top wooden red"
+).split()
+"""One token each, with the space before it."""
 
 
 def save_tiny_language_model(folder: Path, seed: int = 0) -> Path:
@@ -16,7 +21,7 @@ def save_tiny_language_model(folder: Path, seed: int = 0) -> Path:
 
     logging.disable_progress_bar()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("i", "n"), ("o", "n"), ("t", "h"), ("th", "e"), ("a", "c"), ("b", "o"), ("p", "l"), ("pl", "ac")]
+    merges = list(dict.fromkeys(pair for word in WORDS for pair in _merges(word)))
     vocabulary = {token: i for i, token in enumerate([*alphabet, *(a + b for a, b in merges), "<|endoftext|>"])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -34,3 +39,11 @@ def save_tiny_language_model(folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         Qwen2Model(config).save_pretrained(folder)
     return folder
+
+
+def _merges(word: str) -> list[tuple[str, str]]:
+    """The merges that join a word's letters one by one, alone and after a space."""
+    pairs = []
+    for letters in (word, f"Ġ{word}"):
+        pairs += [(letters[:end], letters[end]) for end in range(1, len(letters))]
+    return pairs

@@ -75,7 +75,9 @@ def run(arguments: TrainArguments, *, out: Console, errors: Console) -> int:
             complain(str(error))
             return EXIT_STOPPED
         except torch.OutOfMemoryError as error:
-            complain(f"the GPU's memory is full: lower --batch-size and raise --accumulate. {str(error).splitlines()[0]}")
+            complain(
+                f"the GPU's memory is full: lower --batch-size and raise --accumulate. {str(error).splitlines()[0]}"
+            )
             return EXIT_STOPPED
         except KeyboardInterrupt:
             complain("interrupted; the same command goes on from the last checkpoint")

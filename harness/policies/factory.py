@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,45 @@ from harness.policies.simple import RandomPolicy, ZeroPolicy
 from results.manifest import path_sha256
 from tasks.interface import Policy
 
-BUILT_IN = ("expert", "zero", "random", "replay:PATH", "ws://HOST:PORT")
+VLA_VGGT = "vla-vggt"
+FACTORIES = {VLA_VGGT: "vla_vggt.policy:load"}
+"""Policies that come with the project and are made as a user's are: name → factory. They say themselves what is wrong."""
+BUILT_IN = (VLA_VGGT, "expert", "zero", "random", "replay:PATH", "ws://HOST:PORT")
 
 
 class PolicyNameError(ValueError):
     """`--policy` or `--checkpoint` does not lead to a policy."""
 
 
-def make_policy(name: str, *, checkpoint: Path | None, seed: int) -> Policy:
-    """The policy called `name`: `zero`, `random`, or a factory `module:name`.
+def make_policy(
+    name: str,
+    *,
+    checkpoint: Path | None,
+    seed: int,
+    device: str = "auto",
+    language_model: str = "",
+    instructions: Sequence[str] = (),
+) -> Policy:
+    """The policy called `name`: `vla-vggt`, `zero`, `random`, or a factory `module:name`.
 
     A factory is a callable that returns a `tasks.interface.Policy`. It is given, by keyword, those of
-    `checkpoint` (a Path or None) and `seed` (int) that its signature names.
+    `checkpoint` (a Path or None), `seed` (int), `device` (auto, cuda or cpu), `language_model` (a hub id or folder; empty: the
+    policy's own choice) and `instructions` (all prompts of the plan; none where they are not known) that its signature names.
 
     Raises:
-        PolicyNameError: nothing of that name can be found, or it makes no policy.
+        PolicyNameError: nothing of that name can be found, it makes no policy, or it does not take what was given for it.
+        ValueError: as VLA-VGGT raises it: there is no whole checkpoint, or no such device.
     """
+    offered = {
+        "checkpoint": checkpoint,
+        "seed": seed,
+        "device": device,
+        "language_model": language_model,
+        "instructions": instructions,
+    }
+    if name in FACTORIES:
+        factory = _find_factory(FACTORIES[name])
+        return factory(**_accepted(factory, name, offered))  # type: ignore[no-any-return]
     if checkpoint is not None and ":" not in name:
         raise PolicyNameError(
             f"--checkpoint is for policies that load one; the policy {name!r} does not. Name a factory: --policy module:name"
@@ -42,7 +66,7 @@ def make_policy(name: str, *, checkpoint: Path | None, seed: int) -> Policy:
         raise PolicyNameError(
             f"unknown policy {name!r}; expected one of {', '.join(BUILT_IN)}, or a factory as module:name"
         )
-    policy = _call(_find_factory(name), name, {"checkpoint": checkpoint, "seed": seed})
+    policy = _call(_find_factory(name), name, offered)
     missing = [part for part in ("needs", "start", "act", "finish") if not hasattr(policy, part)]
     if missing:
         raise PolicyNameError(
@@ -87,12 +111,24 @@ def _find_factory(name: str) -> Any:
     return factory
 
 
-def _call(factory: Any, name: str, offered: dict[str, Any]) -> Any:
+def _accepted(factory: Any, name: str, offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the offered arguments that the factory takes.
+
+    Raises:
+        PolicyNameError: it does not take one that the user gave.
+    """
     parameters = inspect.signature(factory).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = {key: value for key, value in offered.items() if takes_all or key in parameters}
-    if offered["checkpoint"] is not None and "checkpoint" not in given:
-        raise PolicyNameError(f"--checkpoint was given, but the factory {name} has no parameter `checkpoint`")
+    for key, unset in (("checkpoint", None), ("device", "auto"), ("language_model", "")):
+        if offered[key] != unset and key not in given:
+            flag = f"--{key.replace('_', '-')}"
+            raise PolicyNameError(f"{flag} was given, but the factory {name} has no parameter `{key}`")
+    return given
+
+
+def _call(factory: Any, name: str, offered: dict[str, Any]) -> Any:
+    given = _accepted(factory, name, offered)
     try:
         return factory(**given)
     except Exception as error:

@@ -313,6 +313,7 @@ def _needs(extension: dict[str, Any]) -> PolicyNeeds:
         image_convention=extension.get("image_convention", IMAGE_CONVENTION),
         batch_size=CALLS_AT_ONCE,
         ensemble=ensemble_from_plain(ensemble) if ensemble else OpenLoopSpec(execute_steps=OPENPI_REPLAN_STEPS),
+        min_image_px=extension.get("min_image_px", 1),
     )
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -30,9 +31,13 @@ class ServeArguments:
     """
 
     policy: str
-    """A Python factory as module:name; or zero, random."""
+    """vla-vggt with --checkpoint; a Python factory as module:name; or zero, random."""
     checkpoint: Path | None = None
     """A file or folder, handed to the policy's factory."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the policy computes. auto: on a GPU if there is one."""
+    language_model: str = ""
+    """Hub id or folder of the checkpoint's language model. Default: as in training."""
     seed: int = 0
     """Seed of the policy's noise."""
     host: str = "127.0.0.1"
@@ -52,8 +57,10 @@ def main() -> None:
 def run(arguments: ServeArguments, terminal: Terminal) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     try:
-        checkpoint_sha256 = path_sha256(arguments.checkpoint) if arguments.checkpoint else ""
         policy = _policy(arguments)
+        checkpoint_sha256 = getattr(policy, "checkpoint_sha256", "")
+        if not checkpoint_sha256 and arguments.checkpoint is not None:
+            checkpoint_sha256 = path_sha256(arguments.checkpoint)
         server = PolicyServer(
             policy,
             metadata=server_metadata(
@@ -92,7 +99,13 @@ def _policy(arguments: ServeArguments) -> Policy:
             f"--policy {arguments.policy} cannot be served: the expert sees the simulator's state, a replay belongs to its "
             "run, a server is one already. Name a factory as module:name."
         )
-    return make_policy(arguments.policy, checkpoint=arguments.checkpoint, seed=arguments.seed)
+    return make_policy(
+        arguments.policy,
+        checkpoint=arguments.checkpoint,
+        seed=arguments.seed,
+        device=arguments.device,
+        language_model=arguments.language_model,
+    )
 
 
 def _message_bytes(mebibytes: int) -> int:

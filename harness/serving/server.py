@@ -50,6 +50,7 @@ def server_metadata(
             "image_convention": policy.needs.image_convention,
             "batch_size": policy.needs.batch_size,
             "ensemble": ensemble_to_plain(policy.needs.ensemble),
+            "min_image_px": policy.needs.min_image_px,
         },
     }
 

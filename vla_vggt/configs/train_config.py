@@ -38,6 +38,8 @@ class TrainArguments:
     """Hub id or folder of any transformers text model; frozen, used once per instruction."""
     language_layer: int = -1
     """Which of its hidden states; -1: the last."""
+    max_language_tokens: int = 31
+    """Longest instruction the policy will take, in the language model's tokens (LIBERO's have at most 21 of Qwen2's)."""
     prompt_source: Literal["file_name", "recorded"] = "file_name"
     """Words of a LIBERO task's instruction: its file name's, as evaluation protocols use, or those in the demonstration file."""
     image_convention: ImageConvention = "rotated_180"
@@ -80,7 +82,15 @@ class TrainArguments:
     """torch.compile. auto: on a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "num_epochs", "save_every", "log_every", "execute_steps"):
+        for name in (
+            "batch_size",
+            "accumulate",
+            "num_epochs",
+            "save_every",
+            "log_every",
+            "execute_steps",
+            "max_language_tokens",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:

@@ -1,4 +1,7 @@
-"""Samples by index → batches on the device: from the memory-mapped cache with copies running ahead, or from the device's own memory."""
+"""Samples by index → batches on the device.
+
+They come from the memory-mapped cache, copies running ahead, or from the device's own memory.
+"""
 
 from __future__ import annotations
 

@@ -97,8 +97,23 @@ def load_demonstrations(
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     entry = folder / key[:32]
-    if not (entry / "meta.json").is_file():
-        _write(entry, key, sources, tuple(cameras), convention, timing, progress)
+    if (entry / "meta.json").is_file():
+        return _read(entry)
+    timings: dict[str, str] = {}
+    try:
+        with _EntryWriter(entry) as writer:
+            for number, source in enumerate(sources, start=1):
+                progress(f"decoding demonstrations, file {number} of {len(sources)}: {source.file.name}")
+                with EpisodeReader(source.file, cameras=cameras, convention=convention, timing=timing) as reader:
+                    timings[source.file.name] = reader.timing
+                    for demo in reader.demos:
+                        writer.add(reader.episode(demo), source)
+            writer.finish(key, timings)
+    except OSError as error:
+        raise OSError(
+            f"cannot write the cache of demonstrations in {folder}: {error.strerror or error}. Free some space there, "
+            "or put it elsewhere with VLA_VGGT_CACHE."
+        ) from error
     return _read(entry)
 
 
@@ -168,32 +183,6 @@ class _EntryWriter:
         except OSError:
             if not (self._entry / "meta.json").is_file():  # else another process has made it meanwhile
                 raise
-
-
-def _write(
-    entry: Path,
-    key: str,
-    sources: Sequence[DemonstrationSource],
-    cameras: tuple[str, ...],
-    convention: ImageConvention,
-    timing: ObservationTiming | None,
-    progress: Callable[[str], None],
-) -> None:
-    timings: dict[str, str] = {}
-    try:
-        with _EntryWriter(entry) as writer:
-            for number, source in enumerate(sources, start=1):
-                progress(f"decoding demonstrations, file {number} of {len(sources)}: {source.file.name}")
-                with EpisodeReader(source.file, cameras=cameras, convention=convention, timing=timing) as reader:
-                    timings[source.file.name] = reader.timing
-                    for demo in reader.demos:
-                        writer.add(reader.episode(demo), source)
-            writer.finish(key, timings)
-    except OSError as error:
-        raise OSError(
-            f"cannot write the cache of demonstrations in {entry.parent}: {error.strerror or error}. Free some space there, "
-            "or put it elsewhere with VLA_VGGT_CACHE."
-        ) from error
 
 
 def _read(entry: Path) -> DemonstrationSet:

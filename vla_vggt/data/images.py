@@ -90,7 +90,7 @@ def _resize(images: Tensor, image_px: int) -> Tensor:
         return images
     flat = images.flatten(0, 1)  # [B · C, 3, H, W]
     resized = functional.interpolate(flat, (image_px, image_px), mode="bilinear", antialias=True)
-    return resized.unflatten(0, images.shape[:2])
+    return resized.reshape(*images.shape[:3], image_px, image_px)
 
 
 def _shift(images: Tensor, shift_px: Tensor) -> Tensor:

@@ -66,13 +66,17 @@ class Statistics:
         values: dict[str, Any] = {}
         for key in cls.__slots__:
             if key not in plain:
-                raise StatisticsError(f"the statistics of {name} lack {key!r}; they have {', '.join(plain) or 'nothing'}")
+                raise StatisticsError(
+                    f"the statistics of {name} lack {key!r}; they have {', '.join(plain) or 'nothing'}"
+                )
             if key == "count":
                 values[key] = int(plain[key])
                 continue
             values[key] = tuple(float(value) for value in plain[key])
             if len(values[key]) != width or not np.isfinite(values[key]).all():
-                raise StatisticsError(f"statistics of {name}: expected {width} finite entries in {key!r}, got {plain[key]}")
+                raise StatisticsError(
+                    f"statistics of {name}: expected {width} finite entries in {key!r}, got {plain[key]}"
+                )
         return cls(**values)
 
 

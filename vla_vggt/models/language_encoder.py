@@ -129,12 +129,21 @@ class LanguageEncoder:
                 self._loaded = loaded
             self.features[instruction] = self._loaded.encode(instruction)
         features = self.features[instruction]
-        if len(features) > self._max_tokens:
-            raise ValueError(
-                f"expected an instruction of at most {self._max_tokens} tokens, got {len(features)}: {instruction!r}. "
-                "A model trained with a larger max_language_tokens takes it."
-            )
+        check_length(instruction, features, self._max_tokens)
         return features
+
+
+def check_length(instruction: str, features: Tensor, max_tokens: int) -> None:
+    """Refuse an instruction that is longer than the policy's.
+
+    Raises:
+        ValueError: it is.
+    """
+    if len(features) > max_tokens:
+        raise ValueError(
+            f"expected an instruction of at most {max_tokens} tokens, got {len(features)}: {instruction!r}. "
+            "A policy trained with a larger --max-language-tokens takes it."
+        )
 
 
 def pad_left(features: list[Tensor], length: int) -> tuple[Tensor, Tensor]:
@@ -156,8 +165,8 @@ def _load(model: str) -> tuple[Any, Any]:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()  # its retries without a network
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries without a network
     if not Path(model).exists():
         with contextlib.suppress(OSError, ValueError, KeyError):
             return _from_pretrained(model, local_files_only=True)  # what was downloaded needs no network

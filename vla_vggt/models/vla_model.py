@@ -102,7 +102,11 @@ class VLAModel(nn.Module):
                 nn.init.zeros_(parameter)
             elif not name.endswith(".gain"):
                 nn.init.trunc_normal_(parameter, std=0.02, a=-0.06, b=0.06)
-        added = (".graph_convolution.project.weight", ".attention.project_out.weight", ".feed_forward.project_out.weight")
+        added = (
+            ".graph_convolution.project.weight",
+            ".attention.project_out.weight",
+            ".feed_forward.project_out.weight",
+        )
         with torch.no_grad():
             for name, parameter in self.backbone.named_parameters():
                 if name.endswith(added):

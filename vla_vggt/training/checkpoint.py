@@ -12,6 +12,7 @@ checkpoints/last, checkpoints/best   links to the newest and to the one with the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -94,6 +95,19 @@ class PolicyCheckpoint:
     instructions: dict[str, Tensor]
     """Instruction → features [L, D] bfloat16."""
 
+    @property
+    def sha256(self) -> str:
+        """The fingerprint of all that decides the actions."""
+        digest = hashlib.sha256()
+        description = asdict(self.description)
+        acting = ("model", "action_statistics", "proprio_statistics", "language", "image_convention", "recorded_px")
+        digest.update(json.dumps([description[name] for name in acting], sort_keys=True).encode())
+        for tensors in (self.weights, self.instructions):
+            for name in sorted(tensors):
+                digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
+                digest.update(tensors[name].cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingState:
@@ -124,7 +138,9 @@ def save_checkpoint(folder: Path, policy: PolicyCheckpoint, state: TrainingState
         made.chmod(0o755)
         made.rename(folder)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot save {folder}: {error}. Free some space there; the checkpoints before are whole.") from error
+        raise OSError(
+            f"cannot save {folder}: {error}. Free some space there; the checkpoints before are whole."
+        ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -170,7 +186,11 @@ def find_checkpoint(path: Path) -> Path:
             return candidate
     if path.is_file():
         return path
-    found = "nothing" if not path.exists() else f"a folder with {', '.join(sorted(p.name for p in path.iterdir())) or 'nothing in it'}"
+    found = (
+        "nothing"
+        if not path.exists()
+        else f"a folder with {', '.join(sorted(p.name for p in path.iterdir())) or 'nothing in it'}"
+    )
     raise CheckpointError(
         f"expected a VLA-VGGT checkpoint at {path}: a folder with {METADATA}, a training run's folder, or a .pth file; found {found}"
     )
@@ -264,7 +284,9 @@ def _read_pth(file: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{file}: not a readable checkpoint (cut off, or not one of VLA-VGGT?): {first}") from error
+        raise CheckpointError(
+            f"{file}: not a readable checkpoint (cut off, or not one of VLA-VGGT?): {first}"
+        ) from error
     if not isinstance(content, dict) or not {"metadata", "weights", "instructions"} <= content.keys():
         raise CheckpointError(f"{file} is no VLA-VGGT checkpoint: expected metadata, weights and instructions in it")
     content["metadata"] = _checked(json.loads(content["metadata"]), file)

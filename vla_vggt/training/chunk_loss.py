@@ -58,7 +58,9 @@ class ChunkLoss(nn.Module):
     def predict(self, batch: Batch, draw: AugmentationDraw | None) -> Tensor:
         """[B, H, 7] float32: normalised actions."""
         image_px = self.model.config.image_px
-        images = prepare_images(batch.images, image_px) if draw is None else augment_images(batch.images, draw, image_px)
+        images = (
+            prepare_images(batch.images, image_px) if draw is None else augment_images(batch.images, draw, image_px)
+        )
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             predicted: Tensor = self.model(
                 ModelInputs(

@@ -19,8 +19,14 @@ def forward_flops(config: ModelConfig, language_tokens: int) -> float:
     width = config.width
     layer = 2 * tokens * (5 * width**2 + 2 * width * config.feed_forward_width)  # graph 1, attention 4, feed-forward
     attention = 4 * tokens**2 * width  # queries · keys, weights · values
-    embedding = 2 * width * (
-        language_tokens * config.language_width + config.vision_tokens * 3 * config.patch_px**2 + state * PROPRIO_DIM
+    embedding = (
+        2
+        * width
+        * (
+            language_tokens * config.language_width
+            + config.vision_tokens * 3 * config.patch_px**2
+            + state * PROPRIO_DIM
+        )
     )
     steps = config.chunk_steps if config.pooling == "queries" else 1
     pooling = 2 * (2 * tokens + 2 * steps) * width**2 + 4 * steps * tokens * width if steps > 1 else 0

@@ -33,7 +33,9 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
 
 
 @torch.no_grad()
-def update_average(average: Iterable[torch.Tensor], weights: Iterable[torch.Tensor], *, decay: float, step: int) -> None:
+def update_average(
+    average: Iterable[torch.Tensor], weights: Iterable[torch.Tensor], *, decay: float, step: int
+) -> None:
     """Move `average` towards `weights` after step `step`: an exponential moving average, quicker at the beginning."""
     rate = 1.0 - min(decay, (1.0 + step) / (10.0 + step))
     torch._foreach_lerp_(list(average), list(weights), rate)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from vla_vggt.data.images import AugmentationConfig
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import Windows, make_windows, split_episodes
 from vla_vggt.device import choose_device
-from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, pad_left
+from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, check_length, pad_left
 from vla_vggt.models.vla_model import VLAModel
 from vla_vggt.training.checkpoint import (
     CheckpointError,
@@ -68,7 +69,11 @@ def prepare_training(
     description = _description(arguments, config, identity, demonstrations, training)
     if earlier is not None:
         _require_same(earlier.description, description, arguments.log_dir)
-    data = _data(arguments, config, demonstrations, training, validation, device)
+    windows = (
+        make_windows(demonstrations, training),
+        make_windows(demonstrations, validation) if validation else None,
+    )
+    data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
     loss = _loss(arguments, description, features, demonstrations, device)
     trainer = Trainer(
         loss=loss,
@@ -104,9 +109,11 @@ def model_config(arguments: TrainArguments, language_width: int, features: dict[
         neighbours=arguments.neighbours,
         proprioception=arguments.proprioception,
         chunk_steps=preset.chunk_steps if arguments.chunk_steps is None else arguments.chunk_steps,
+        max_language_tokens=arguments.max_language_tokens,
     )
-    longest = max(len(tokens) for tokens in features.values())
-    return dataclasses.replace(config, max_language_tokens=max(config.max_language_tokens, longest))
+    for text, tokens in features.items():
+        check_length(text, tokens, config.max_language_tokens)
+    return config
 
 
 def _demonstrations(arguments: TrainArguments, say: Callable[[str], None]) -> DemonstrationSet:
@@ -168,29 +175,24 @@ def _description(
 
 
 def _rows(values: Any, steps: list[slice]) -> Any:
-    import numpy as np
-
     return np.concatenate([values[part] for part in steps])
 
 
 def _data(
     arguments: TrainArguments,
-    config: ModelConfig,
     demonstrations: DemonstrationSet,
-    training: list[EpisodeRange],
-    validation: list[EpisodeRange],
+    windows: tuple[Windows, Windows | None],
+    chunk_steps: int,
     device: torch.device,
 ) -> TrainingData:
-    def batches(windows: Windows, *, on_device: bool) -> Batches:
-        return Batches(
-            demonstrations, windows, chunk_steps=config.chunk_steps, device=device, data_on_device=on_device
-        )
+    training, held_out = windows
 
-    windows = make_windows(demonstrations, training)
-    held_out = make_windows(demonstrations, validation) if validation else None
+    def batches(chosen: Windows, *, on_device: bool) -> Batches:
+        return Batches(demonstrations, chosen, chunk_steps=chunk_steps, device=device, data_on_device=on_device)
+
     return TrainingData(
-        batches=batches(windows, on_device=arguments.data_on_device),
-        windows=windows,
+        batches=batches(training, on_device=arguments.data_on_device),
+        windows=training,
         image_px=demonstrations.images.shape[2],
         validation=batches(held_out, on_device=False) if held_out is not None else None,
         validation_windows=held_out,
