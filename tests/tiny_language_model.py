@@ -6,10 +6,10 @@ from pathlib import Path
 
 WIDTH = 32
 WORDS = (
-    "pick up the black bowl between plate and ramekin place it on in basket alphabet soup lift cube next to cookie box from table "
-    "center of drawer cabinet stove top wooden red"
-).split()
-"""One token each, with the space before it."""
+    *("pick", "up", "the", "black", "bowl", "between", "plate", "and", "ramekin", "place", "it", "on", "in", "basket"),
+    *("alphabet", "soup", "lift", "cube", "next", "to", "cookie", "box", "from", "table", "center", "of", "drawer"),
+)
+"""One token each, or two with the space before it."""
 
 
 def save_tiny_language_model(folder: Path, seed: int = 0) -> Path:

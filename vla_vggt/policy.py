@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.interface import ActionChunk, EpisodeSpec, Observation, OpenLoopSpec, PolicyNeeds
+from tasks.interface import PROPRIO_DIM, ActionChunk, EpisodeSpec, Observation, OpenLoopSpec, PolicyNeeds
 from vla_vggt.data.images import prepare_images, reduce_images
 from vla_vggt.data.statistics import action_scaling, proprio_scaling
 from vla_vggt.device import choose_device
@@ -60,7 +59,7 @@ def load(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Inputs:
-    """A batch on the device, as observed; a graph reads these very tensors."""
+    """A batch on the device, as observed. Made once per image size: a CUDA graph reads these very tensors."""
 
     images: Tensor
     """uint8 [B, C, H, W, 3]"""
@@ -102,9 +101,11 @@ class VlaVggtPolicy:
             model=language_model or description.language.model,
             max_tokens=self._config.max_language_tokens,
         )
+        self._instructions: dict[str, tuple[Tensor, Tensor]] = {}
+        self._staged: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
         self._inputs: _Inputs | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._graph_output = torch.empty(0)
+        self._output = torch.empty(0)
         self.checkpoint_sha256 = checkpoint.sha256
         """Of configuration, weights and features: the same for a folder and a `.pth` file."""
         self.dtype = str(self._dtype).removeprefix("torch.")
@@ -138,62 +139,79 @@ class VlaVggtPolicy:
         Raises:
             ValueError: an observation lacks a camera, or its instruction cannot be encoded.
         """
-        images = np.stack([o.images for o in observations])  # [B, C, H, W, 3]
-        if images.shape[1] != len(self._config.cameras) or images.shape[4:] != (3,):
-            raise ValueError(
-                f"expected images of {', '.join(self._config.cameras)}, [B, {len(self._config.cameras)}, H, W, 3], "
-                f"got {list(images.shape)}"
-            )
-        features = [self._language.encode(o.instruction) for o in observations]
-        language, valid = pad_left(features, self._config.max_language_tokens)
-        given = _Inputs(
-            images=torch.from_numpy(images),
-            proprio=torch.from_numpy(np.stack([o.proprio for o in observations])),
-            language=language.to(self._dtype),
-            language_valid=valid,
-        )
-        actions = self._compute(given).double().cpu().numpy()  # [B, H, 7]
+        self._prepare(observations[0].images.shape[1])
+        self._stage(observations)
+        self._fill([self._padded(o.instruction) for o in observations])
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._output = self._forward()
+        actions = self._output.cpu().double().numpy()  # [B, H, 7]
         return [ActionChunk(actions=chunk) for chunk in actions]
 
-    def _compute(self, given: _Inputs) -> Tensor:
-        """[B, H, 7] float32, on the device."""
-        if self._device.type != "cuda":
-            return self._forward(given)
-        if self._inputs is None or self._inputs.images.shape != given.images.shape:
-            self._record(given)
-        assert self._inputs is not None
-        assert self._graph is not None
-        self._fill(given)
-        self._graph.replay()
-        return self._graph_output
+    def _padded(self, instruction: str) -> tuple[Tensor, Tensor]:
+        """An instruction's features [L, D], padded, and [L] bool, on the device; kept for the next time."""
+        if instruction not in self._instructions:
+            padded, valid = pad_left([self._language.encode(instruction)], self._config.max_language_tokens)
+            self._instructions[instruction] = (padded[0].to(self._device, self._dtype), valid[0].to(self._device))
+        return self._instructions[instruction]
 
-    def _record(self, given: _Inputs) -> None:
-        """Record the graph for batches of this shape."""
-        self._inputs = _Inputs(
-            images=given.images.to(self._device),
-            proprio=given.proprio.to(self._device),
-            language=given.language.to(self._device),
-            language_valid=given.language_valid.to(self._device),
+    def _prepare(self, size_px: int) -> None:
+        """Make what batches of images of this size are put into and, on a GPU, record the graph that computes with it."""
+        batch, cameras = self.needs.batch_size, len(self._config.cameras)
+        shape = (batch, cameras, size_px, size_px, 3)
+        if self._inputs is not None and self._inputs.images.shape == shape:
+            return
+        on_gpu, length = self._device.type == "cuda", self._config.max_language_tokens
+        self._staged = (
+            torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu),
+            torch.zeros((batch, PROPRIO_DIM), pin_memory=on_gpu),
         )
+        self._inputs = _Inputs(
+            images=torch.zeros(shape, dtype=torch.uint8, device=self._device),
+            proprio=torch.zeros((batch, PROPRIO_DIM), device=self._device),
+            language=torch.zeros((batch, length, self._config.language_width), dtype=self._dtype, device=self._device),
+            language_valid=torch.ones((batch, length), dtype=torch.bool, device=self._device),
+        )
+        if on_gpu:
+            self._record()
+
+    def _record(self) -> None:
+        """Record the graph."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):
-                self._forward(self._inputs)
+                self._forward()
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._graph_output = self._forward(self._inputs)
+            self._output = self._forward()
 
-    def _fill(self, given: _Inputs) -> None:
+    def _stage(self, observations: Sequence[Observation]) -> None:
+        """Put observations into memory the GPU can copy from by itself."""
+        images, proprio = (staged.numpy() for staged in self._staged)
+        for slot, observation in enumerate(observations):
+            if observation.images.shape != images.shape[1:]:
+                raise ValueError(
+                    f"expected images of {', '.join(self._config.cameras)} as {images.shape[1:]}, "
+                    f"got {observation.images.shape}"
+                )
+            images[slot], proprio[slot] = observation.images, observation.proprio
+
+    def _fill(self, instructions: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Bring what is staged, and the instructions, to where the model reads them."""
         assert self._inputs is not None
-        self._inputs.images.copy_(given.images)
-        self._inputs.proprio.copy_(given.proprio)
-        self._inputs.language.copy_(given.language)
-        self._inputs.language_valid.copy_(given.language_valid)
+        images, proprio = self._staged
+        self._inputs.images.copy_(images, non_blocking=True)
+        self._inputs.proprio.copy_(proprio, non_blocking=True)
+        torch.stack([features for features, _ in instructions], out=self._inputs.language)
+        torch.stack([valid for _, valid in instructions], out=self._inputs.language_valid)
 
-    def _forward(self, inputs: _Inputs) -> Tensor:
+    def _forward(self) -> Tensor:
         """[B, H, 7] float32: actions as the simulator takes them."""
+        inputs = self._inputs
+        assert inputs is not None
         images = prepare_images(reduce_images(inputs.images, self._recorded_px), self._config.image_px)
         predicted = self._model(
             ModelInputs(

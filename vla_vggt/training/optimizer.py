@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 BETAS = (0.9, 0.95)
-LAST_LR = 0.05
+LAST_LR = 0.0
 """What is left of the learning rate at the end."""
 
 

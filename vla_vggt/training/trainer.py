@@ -134,7 +134,7 @@ class Trainer:
             batches = self._data.batches.stream(self._indices())
             started, first = time.perf_counter(), self.step
             while self.step < self._plan.total_steps:
-                pending.append(self._train_step(batches))
+                pending.append(self.train_step(batches))
                 last = self.step == self._plan.total_steps
                 save = last or self.step % self._plan.save_every == 0
                 if save or self.step % self._plan.log_every == 0:
@@ -185,7 +185,7 @@ class Trainer:
         for number in range(self.step * self._plan.accumulate, self._plan.total_steps * self._plan.accumulate):
             yield self._order.indices(number * size, size)
 
-    def _train_step(self, batches: Iterator[Any]) -> Tensor:
+    def train_step(self, batches: Iterator[Any]) -> Tensor:
         """One step of the optimiser: [8] on the device, the mean errors of the 7 entries and the gradient's norm."""
         plan, step = self._plan, self.step
         for group in self._optimizer.param_groups:

@@ -59,10 +59,10 @@ class BandedGraph:
 
     def propagate(self, tokens: Tensor) -> Tensor:
         """[B, T, d] → [B, T, d]"""
-        mixed = torch.zeros_like(tokens, dtype=torch.float32)
+        mixed = tokens.new_zeros(())
         for shifted, weight in zip(_shifted(tokens, self.offsets), self.weights.unbind(2), strict=True):
-            mixed = mixed + shifted * weight[..., None]
-        return mixed.to(tokens.dtype)
+            mixed = torch.addcmul(mixed, shifted, weight[..., None].to(tokens.dtype))
+        return mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
