@@ -75,8 +75,11 @@ def reduce_images(images: Tensor, recorded_px: int) -> Tensor:
     """
     if images.shape[2] <= recorded_px:
         return images
-    small = _resize(_unit(images), recorded_px)  # [B, C, 3, h, w]
-    return (small * 255.0).round().clamp(0, 255).to(torch.uint8).permute(0, 1, 3, 4, 2)
+    flat = images.flatten(0, 1).permute(0, 3, 1, 2).float()  # [B · C, 3, H, W]
+    small = functional.interpolate(
+        flat, (recorded_px, recorded_px), mode="area"
+    )  # each pixel the mean of what it covers
+    return small.round().to(torch.uint8).permute(0, 2, 3, 1).reshape(*images.shape[:2], recorded_px, recorded_px, 3)
 
 
 def _unit(images: Tensor) -> Tensor:
