@@ -22,11 +22,7 @@ EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """The console command."""
-    try:
-        arguments = tyro.cli(TrainArguments, prog="vla-train")
-    except ValueError as error:  # tyro passes on what the dataclass refuses
-        Console(stderr=True).print(f"vla-train: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_USAGE)
+    arguments = tyro.cli(TrainArguments, prog="vla-train")
     sys.exit(run(arguments, out=Console(), errors=Console(stderr=True)))
 
 

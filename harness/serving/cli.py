@@ -57,6 +57,8 @@ def main() -> None:
 def run(arguments: ServeArguments, terminal: Terminal) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status."""
     try:
+        if arguments.checkpoint is not None and not arguments.checkpoint.exists():
+            raise FileNotFoundError(f"no checkpoint at {arguments.checkpoint}")
         policy = _policy(arguments)
         checkpoint_sha256 = getattr(policy, "checkpoint_sha256", "")
         if not checkpoint_sha256 and arguments.checkpoint is not None:

@@ -117,6 +117,8 @@ class EpisodeReader:
                 f"(robot0_eef_pos, robot0_eef_quat, robot0_gripper_qpos), found {', '.join(observations)}"
             )
         for camera in self._cameras:
+            if camera not in layout.images:
+                raise DemonstrationError(f"unknown camera {camera!r}; LIBERO's are {', '.join(layout.images)}")
             if layout.images[camera] not in observations:
                 there = [name for name, dataset in layout.images.items() if dataset in observations]
                 raise DemonstrationError(

@@ -73,12 +73,20 @@ def command(*flags: str, cwd: Path, environment: dict[str, str] | None = None) -
             "episode 'libero_spatial/00/77/r0' is not in the plan",
         ),
         ({"suite": ("libero_spatial",), "protocol": "mine"}, "unknown protocol 'mine'; valid protocols: openvla"),
-        ({"suite": ("libero_spatial",), "policy": "pi0"}, "unknown policy 'pi0'; expected one of expert, zero, random"),
+        (
+            {"suite": ("libero_spatial",), "policy": "pi0"},
+            "unknown policy 'pi0'; expected one of vla-vggt, expert, zero, random",
+        ),
         (
             {"suite": ("libero_spatial",), "policy": "replay:/nothing"},
             "expected a run directory or a .hdf5 file, there is nothing",
         ),
-        ({"suite": ("libero_spatial",), "checkpoint": Path(__file__)}, "the scripted expert loads none"),
+        (
+            {"suite": ("libero_spatial",), "policy": "expert", "checkpoint": Path(__file__)},
+            "the scripted expert loads none",
+        ),
+        ({"suite": ("libero_spatial",), "checkpoint": Path(__file__)}, "not a readable checkpoint"),
+        ({"checkpoint": Path("/nothing")}, "expected a VLA-VGGT checkpoint at /nothing"),
         ({"suite": ("libero_goal",)}, "the scripted expert cannot do libero_goal/00"),
         ({"suite": ("libero_spatial",), "workers": "many"}, "--workers: expected auto or a number from 0 up"),
         (
@@ -338,6 +346,8 @@ def test_help_shows_every_flag_of_the_command(tmp_path: Path) -> None:
         "only",
         "policy",
         "checkpoint",
+        "device",
+        "language-model",
         "execute-steps",
         "ensemble",
         "protocol",

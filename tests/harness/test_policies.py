@@ -122,7 +122,7 @@ def test_the_working_directory_never_shadows_an_installed_package(
     [
         (
             "pi0",
-            "unknown policy 'pi0'; expected one of expert, zero, random, replay:PATH, ws://HOST:PORT, or a factory as module:name",
+            "unknown policy .pi0.; expected one of vla-vggt, expert, zero, random, replay:PATH, ws://HOST:PORT, or a factory",
         ),
         ("no_such_module:make", "there is no module 'no_such_module', neither installed nor below"),
         ("harness.policies.simple:Nobody", "has no callable 'Nobody'; it has .*ZeroPolicy"),
@@ -148,6 +148,28 @@ def test_a_factory_that_raises_shows_its_traceback(tmp_path: Path, monkeypatch: 
         PolicyNameError, match=r"my_policies_d:make raised KeyError: 'weights'\n(.|\n)*my_policies_d.py"
     ):
         make_policy("my_policies_d:make", checkpoint=None, seed=0)
+
+
+def test_a_factory_gets_what_it_names_and_is_given_nothing_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_module(
+        tmp_path,
+        monkeypatch,
+        "my_policies_e",
+        "from harness.policies.simple import ZeroPolicy\n"
+        "def make(device, instructions):\n    policy = ZeroPolicy(); policy.got = (device, instructions); return policy\n",
+    )
+    policy = make_policy("my_policies_e:make", checkpoint=None, seed=0, device="cpu", instructions=("lift",))
+    assert policy.got == ("cpu", ("lift",))  # type: ignore[attr-defined]
+    with pytest.raises(
+        PolicyNameError, match="--language-model was given, but the factory .* has no parameter `language_model`"
+    ):
+        make_policy("my_policies_e:make", checkpoint=None, seed=0, language_model="x")
+    with pytest.raises(
+        PolicyNameError, match="--device was given, but the factory .*ZeroPolicy has no parameter `device`"
+    ):
+        make_policy("harness.policies.simple:ZeroPolicy", checkpoint=None, seed=0, device="cuda")
 
 
 def test_a_checkpoint_for_a_policy_without_one() -> None:

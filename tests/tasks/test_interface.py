@@ -53,6 +53,7 @@ def test_needs_are_checked() -> None:
     good = {"cameras": ("agentview",), "image_convention": None, "batch_size": 1, "ensemble": OpenLoopSpec()}
     with pytest.raises(ValueError, match="unknown camera 'wrist'; LIBERO's policies see agentview, robot0_eye_in_hand"):
         PolicyNeeds(**{**good, "cameras": ("wrist",)})  # type: ignore[arg-type]
+    assert PolicyNeeds(**good).min_image_px == 1  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         PolicyNeeds(**{**good, "batch_size": 0})  # type: ignore[arg-type]
 

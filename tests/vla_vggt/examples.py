@@ -66,14 +66,14 @@ def observation(number: int, *, size: int = 64, cameras: int = 2, instruction: s
     )
 
 
-def train_arguments(log_dir: Path, language_model: Path, **changes: Any) -> TrainArguments:
+def train_arguments(log_dir: Path, language: Path, **changes: Any) -> TrainArguments:
     """`tiny` on the three real demonstrations."""
     values: dict[str, Any] = {
         "data_path": (LIFT,),
         "task_names": ("lift the cube",),
         "log_dir": log_dir,
         "preset": "tiny",
-        "language_model": str(language_model),
+        "language_model": str(language),
         "batch_size": 8,
         "max_steps": 6,
         "save_every": 3,
