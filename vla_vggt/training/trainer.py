@@ -292,13 +292,16 @@ class Trainer:
 
     @torch.inference_mode()
     def _draw_chunks(self, log: TrainingLog) -> None:
-        """A picture of a few chunks, spread over the held-out samples, or over those trained on where there are none."""
+        """A picture of a few chunks, spread over the held-out samples, or over those trained on where there are none.
+
+        The first and the last sample are left out: a chunk that begins at the end of a demonstration has one step.
+        """
         held_out = self._data.validation_windows is not None
         batches = self._data.validation if held_out else self._data.batches
         windows = self._data.validation_windows if held_out else self._data.windows
         assert batches is not None
         assert windows is not None
-        batch = batches.get(np.linspace(0, len(windows) - 1, DRAWN_SAMPLES).astype(np.int64))
+        batch = batches.get(np.linspace(0, len(windows) - 1, DRAWN_SAMPLES + 2)[1:-1].astype(np.int64))
         predicted = self._average.restored(self._average.predict(batch, None))
         log.chunks(
             self.step,
