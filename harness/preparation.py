@@ -13,14 +13,14 @@ from pathlib import Path
 from harness.arguments import EvalArguments
 from harness.expert.pick_and_place import check_supported
 from harness.machine import check_workers, count_workers
-from harness.policies.factory import PolicyNameError, make_policy, policy_code_sha256
+from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
 from harness.sim.gl import Backend, choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
-from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name, path_sha256
+from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name
 from results.run_directory import RunDirectory
 from results.video import LARGEST_PX, SMALLEST_PX
 from tasks.interface import OpenLoopSpec, Policy, PolicyNeeds
@@ -118,7 +118,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         settings=settings,
         renderer=drawing.renderer,
         egl_devices=drawing.egl_devices,
-        checkpoint_sha256=_checkpoint_sha256(arguments, policy),
+        checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
     )
     return Evaluation(
         plan=plan,
@@ -157,12 +157,6 @@ def check_images(needs: PolicyNeeds, protocol: Protocol) -> None:
             f"the policy needs images of at least {needs.min_image_px} px, the protocol {protocol.name!r} renders "
             f"{protocol.render_size_px}. Protocols that will do: {', '.join(enough) or 'none'}"
         )
-
-
-def _checkpoint_sha256(arguments: EvalArguments, policy: Policy | None) -> str:
-    """Of what the policy loaded, if it says, else of the file or folder that was named."""
-    said = getattr(policy, "checkpoint_sha256", "")
-    return said or (path_sha256(arguments.checkpoint) if arguments.checkpoint else "")
 
 
 def check_video_flags(arguments: EvalArguments) -> None:

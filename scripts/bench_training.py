@@ -43,7 +43,7 @@ from vla_vggt.policy import VlaVggtPolicy
 from vla_vggt.training.checkpoint import PolicyCheckpoint, PolicyDescription
 from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.flops import peak_flops, training_flops
-from vla_vggt.training.setup import AUGMENTATION
+from vla_vggt.training.setup import AUGMENTATION, padded_length
 from vla_vggt.training.trainer import Trainer, TrainingData, TrainingPlan
 
 LANGUAGE_WIDTH = 896
@@ -161,10 +161,41 @@ def training(
             demonstrations, windows, chunk_steps=config.chunk_steps, device=device, data_on_device=True
         ),
     }
-    others = config.vision_tokens + int(config.proprioception)
-    length = -(-(arguments.instruction_tokens + others) // 8) * 8 - others
+    length = padded_length(config, arguments.instruction_tokens)
+    trainer = make_trainer(arguments, config, demonstrations, ways["data on device"], device)
+    order = SampleOrder(len(windows), 0)
+    fixed = ways["data on device"].get(order.indices(0, arguments.batch_size))
+    streams: dict[str, Iterator[Batch]] = {"one fixed batch": itertools.repeat(fixed)}
+    for way, batches in ways.items():
+        streams[way] = batches.stream(
+            order.indices(i * arguments.batch_size, arguments.batch_size) for i in itertools.count()
+        )
+    started = time.perf_counter()
+    for _ in range(3):
+        trainer.train_step(streams["one fixed batch"])
+    _wait(device)
+    console.print(f"compiling and the first three steps: {time.perf_counter() - started:.0f} s")
+    times: dict[str, list[float]] = {way: [] for way in streams}
+    for _ in range(arguments.turns):
+        for way, stream in streams.items():
+            trainer.train_step(stream)  # the first after a change fills the queue
+            times[way].append(_seconds(lambda s=stream: trainer.train_step(s), arguments.steps, device))  # type: ignore[misc]
+    console.print(training_table(arguments, config, length, times, device))
+    if device.type == "cuda":
+        used = torch.cuda.max_memory_allocated(device) / 2**30
+        console.print(f"GPU memory at most {used:.1f} GiB, the data in it")
+
+
+def make_trainer(
+    arguments: BenchArguments,
+    config: ModelConfig,
+    demonstrations: DemonstrationSet,
+    batches: Batches,
+    device: torch.device,
+) -> Trainer:
+    """The trainer as `vla-train` makes it, of a model nobody trained."""
     features = torch.randn(arguments.instruction_tokens, config.language_width, dtype=torch.bfloat16)
-    padded, valid = pad_left([features], length)
+    padded, valid = pad_left([features], padded_length(config, arguments.instruction_tokens))
     said = description(config, demonstrations)
     loss = ChunkLoss(
         VLAModel(config).to(device),
@@ -174,11 +205,11 @@ def training(
         bf16=device.type == "cuda",
     )
     total = 10 + 3 * arguments.turns * arguments.steps
-    trainer = Trainer(
+    return Trainer(
         loss=loss,
         data=TrainingData(
-            batches=ways["data on device"],
-            windows=windows,
+            batches=batches,
+            windows=make_windows(demonstrations, list(demonstrations.episodes)),
             image_px=RECORDED_PX,
             validation=None,
             validation_windows=None,
@@ -203,27 +234,6 @@ def training(
         instructions={},
         on_progress=lambda progress: None,
     )
-    order = SampleOrder(len(windows), 0)
-    fixed = ways["data on device"].get(order.indices(0, arguments.batch_size))
-    streams: dict[str, Iterator[Batch]] = {"one fixed batch": itertools.repeat(fixed)}
-    for way, batches in ways.items():
-        streams[way] = batches.stream(
-            order.indices(i * arguments.batch_size, arguments.batch_size) for i in itertools.count()
-        )
-    started = time.perf_counter()
-    for _ in range(3):
-        trainer.train_step(streams["one fixed batch"])
-    _wait(device)
-    console.print(f"compiling and the first three steps: {time.perf_counter() - started:.0f} s")
-    times: dict[str, list[float]] = {way: [] for way in streams}
-    for _ in range(arguments.turns):
-        for way, stream in streams.items():
-            trainer.train_step(stream)  # the first after a change fills the queue
-            times[way].append(_seconds(lambda s=stream: trainer.train_step(s), arguments.steps, device))  # type: ignore[misc]
-    console.print(training_table(arguments, config, length, times, device))
-    if device.type == "cuda":
-        used = torch.cuda.max_memory_allocated(device) / 2**30
-        console.print(f"GPU memory at most {used:.1f} GiB, the data in it")
 
 
 def training_table(

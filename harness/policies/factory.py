@@ -76,6 +76,12 @@ def make_policy(
     return policy  # type: ignore[no-any-return]
 
 
+def checkpoint_fingerprint(policy: Policy | None, checkpoint: Path | None) -> str:
+    """Hash of what the policy loaded, if it says, else of the file or folder named; empty without one."""
+    said = getattr(policy, "checkpoint_sha256", "")
+    return said or (path_sha256(checkpoint) if checkpoint is not None else "")
+
+
 def policy_code_sha256(name: str) -> str:
     """Hash of the source file that a factory `module:name` lies in; empty for the policies that come with the harness.
 

@@ -13,11 +13,10 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from harness.policies.factory import PolicyNameError, make_policy, policy_code_sha256
+from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
 from harness.policies.remote import is_server_address
 from harness.serving.server import HEALTH_PATH, PolicyServer, server_metadata
 from harness.terminal import Terminal
-from results.manifest import path_sha256
 from tasks.interface import Policy
 
 EXIT_OK, EXIT_USAGE = 0, 2
@@ -60,16 +59,13 @@ def run(arguments: ServeArguments, terminal: Terminal) -> int:
         if arguments.checkpoint is not None and not arguments.checkpoint.exists():
             raise FileNotFoundError(f"no checkpoint at {arguments.checkpoint}")
         policy = _policy(arguments)
-        checkpoint_sha256 = getattr(policy, "checkpoint_sha256", "")
-        if not checkpoint_sha256 and arguments.checkpoint is not None:
-            checkpoint_sha256 = path_sha256(arguments.checkpoint)
         server = PolicyServer(
             policy,
             metadata=server_metadata(
                 policy,
                 name=arguments.policy,
                 code_sha256=policy_code_sha256(arguments.policy),
-                checkpoint_sha256=checkpoint_sha256,
+                checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
                 seed=arguments.seed,
             ),
             max_message_bytes=_message_bytes(arguments.max_message_mib),

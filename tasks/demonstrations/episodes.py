@@ -16,7 +16,7 @@ from tasks.demonstrations.timing import ObservationTiming, observation_timing
 from tasks.image_conventions import convert_images
 from tasks.interface import ImageConvention, state_sha256
 
-FILES_LOOKED_AT = 5
+DEMOS_LOOKED_AT = 5
 """Demonstrations from which a file's timing is read."""
 
 
@@ -129,7 +129,7 @@ class EpisodeReader:
 
     def _timing(self) -> ObservationTiming:
         joints, states = [], []
-        for demo in self.demos[:FILES_LOOKED_AT]:
+        for demo in self.demos[:DEMOS_LOOKED_AT]:
             group = self._demonstrations.group(demo)
             if "states" in group and self._layout.joint_positions in group["obs"]:
                 joints.append(np.asarray(group["obs"][self._layout.joint_positions], dtype=np.float64))

@@ -210,10 +210,7 @@ def _loss(
         torch.manual_seed(arguments.seed)
         model = VLAModel(description.model)
     wanted = [features[text] for text in demonstrations.instructions]
-    others = description.model.vision_tokens + int(description.model.proprioception)
-    longest = max(len(tokens) for tokens in wanted)
-    length = math.ceil((longest + others) / TOKENS_MULTIPLE) * TOKENS_MULTIPLE - others
-    padded, valid = pad_left(wanted, length)
+    padded, valid = pad_left(wanted, padded_length(description.model, max(len(tokens) for tokens in wanted)))
     return ChunkLoss(
         model.to(device),
         actions=action_scaling(description.action_statistics).to(device),
@@ -221,6 +218,12 @@ def _loss(
         instructions=InstructionTable(features=padded.to(device), valid=valid.to(device)),
         bf16=device.type == "cuda",
     )
+
+
+def padded_length(config: ModelConfig, longest: int) -> int:
+    """L, padding included, at which all tokens together are a multiple of `TOKENS_MULTIPLE`."""
+    others = config.vision_tokens + int(config.proprioception)
+    return math.ceil((longest + others) / TOKENS_MULTIPLE) * TOKENS_MULTIPLE - others
 
 
 def _plan(arguments: TrainArguments, samples: int, device: torch.device) -> TrainingPlan:
