@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.arguments import EvalArguments
-from harness.expert.pick_and_place import check_supported
+from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
 from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
 from harness.policies.remote import RemotePolicy, is_server_address

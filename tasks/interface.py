@@ -227,6 +227,34 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Boxes:
+    """Oriented boxes in world, one around each of n collision geometries."""
+
+    centres: NDArray[np.float64]
+    """(n, 3) [m]"""
+    axes: NDArray[np.float64]
+    """(n, 3, 3): the columns are a box's axes."""
+    half_sizes: NDArray[np.float64]
+    """(n, 3) [m]"""
+
+    def corners(self) -> NDArray[np.float64]:
+        """(n, 8, 3) [m]"""
+        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
+        local = self.half_sizes[:, None, :] * signs  # (n, 8, 3)
+        return self.centres[:, None, :] + np.einsum("nij,nkj->nki", self.axes, local)
+
+    def distances(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From each of `points` (p, 3) to the nearest box: (p,) [m], negative inside it; infinite without a box."""
+        if not len(self.centres):
+            return np.full(len(points), np.inf)
+        local = np.einsum("nji,pnj->pni", self.axes, points[:, None, :] - self.centres)  # (p, n, 3)
+        outside = np.abs(local) - self.half_sizes
+        apart = np.linalg.norm(np.maximum(outside, 0.0), axis=-1)
+        inside = np.minimum(outside.max(axis=-1), 0.0)
+        return (apart + inside).min(axis=1)  # type: ignore[no-any-return]
+
+
 class PrivilegedState(Protocol):
     """The simulator's true state, for policies that run inside the worker."""
 
@@ -270,6 +298,39 @@ class PrivilegedState(Protocol):
 
     def category(self, name: str) -> str:
         """LIBERO's category, such as `akita_black_bowl`."""
+        ...
+
+    @property
+    def categories(self) -> dict[str, str]:
+        """LIBERO's category of every object and fixture, tables included."""
+        ...
+
+    def parent(self, region: str) -> str:
+        """The object, fixture or table that a region belongs to; empty for an object or fixture itself."""
+        ...
+
+    def half_extent_world(self, region: str) -> NDArray[np.float64]:
+        """(3,) [m]: half the size of the world-aligned box that LIBERO takes a region for."""
+        ...
+
+    def boxes(self, name: str) -> Boxes:
+        """The collision geometry of an object, fixture, or of the moving part (a drawer) that a region is in."""
+        ...
+
+    def joint_position(self, name: str) -> float:
+        """Of a fixture's or a drawer region's joint [m or rad].
+
+        Raises:
+            ValueError: it has none.
+        """
+        ...
+
+    def holds(self, predicate: tuple[str, ...]) -> bool:
+        """Whether a predicate of the goal holds now."""
+        ...
+
+    def fingers_touch(self, name: str) -> int:
+        """How many of the two fingers are in contact with an object or fixture."""
         ...
 
 

@@ -1,95 +1,240 @@
-"""How the expert holds LIBERO's bowls, and what it keeps away from. Lengths in metres; each with its reason."""
+"""Where the expert holds LIBERO's objects. Lengths in metres, each with its reason."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.interface import PrivilegedState
+from harness.expert.hand import (
+    MAX_OPENING,
+    OPEN_HAND,
+    PAD_ABOVE,
+    PAD_BELOW,
+    TIP,
+    clearance,
+    hand_points,
+    obstacles,
+)
+from harness.expert.servo import UP, Vector, about, gripper_along, gripper_down, nearest_of_pair, rotation_error
+from tasks.interface import Boxes, PrivilegedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RimGrasp:
-    """A grasp of a round vessel's wall: one finger inside, one outside."""
+class Rim:
+    """A round vessel whose wall is held: one finger inside, one outside."""
 
-    rim_height: float
-    """Rim above the object's origin, which is at the bottom's centre."""
+    height: float
+    """Rim above the object's origin."""
     radius: float
     """Where the wall is at grasping depth."""
     depth: float
-    """End effector below the rim: deeper slips on the sloped wall, shallower holds too little."""
-    entry_radius: float
-    """Where the hand descends; below `radius` where there is no room for the outer finger, which then closes onto the wall."""
+    """End effector below the rim: deeper slips on a sloped wall, shallower holds too little."""
+    centre: tuple[float, float] = (0.0, 0.0)
+    """Of the vessel's axis, in the object's frame: where it is not the origin."""
+    handle: tuple[float, float] | None = None
+    """Direction of the handle in the object's frame: the wall is held away from it."""
+    lift: float = 0.12
 
 
-BOWL_ON_TOP = RimGrasp(rim_height=0.052, radius=0.050, depth=0.016, entry_radius=0.050)
-BOWL_IN_DRAWER = RimGrasp(rim_height=0.052, radius=0.046, depth=0.014, entry_radius=0.030)
-"""The gaps to the drawer's walls (25 to 50 mm) do not take the open gripper on the rim."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """A narrow part on top that is held from above, its fingers along one axis of the object."""
 
-RIM_GRASPS = {"akita_black_bowl": BOWL_ON_TOP}
-"""Categories the expert can pick up."""
+    centre: tuple[float, float, float]
+    """Where the end effector goes, in the object's frame."""
+    finger_axis: tuple[float, float, float]
+    """In the object's frame: the one along which nothing is in the fingers' way."""
+    lift: float = 0.12
 
-PLACE_HEIGHTS = {"plate": 0.020}
-"""Categories the expert can place on: the object's origin above the target's on release."""
 
-OUTER_FINGER = 0.045
-"""From the wall to the far face of the open outer finger."""
-HAND_HALF_LENGTH, HAND_HALF_WIDTH = 0.100, 0.032
-"""The hand's box: along the finger axis and across it."""
-FIXTURE_RADII = {"wooden_cabinet": 0.13}
-"""Tall fixtures the hand must not be turned over: half their width."""
-FLAT_FIXTURES = ("flat_stove",)
-"""Fixtures lower than a bowl: the hand passes above them."""
-NEIGHBOUR_RADIUS = 0.055
-"""Half the size of the objects beside a bowl."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowest:
+    """A convex thing that is held across, where it is narrowest, from above."""
 
+    below_top: float = 0.030
+    """End effector below the top: the hand's lower face is 31 mm above it."""
+    above_bottom: float = 0.013
+    """End effector above the bottom at least: the fingertips reach 9 mm further."""
+    lift: float = 0.12
+
+
+Hold = Rim | Knob | Narrowest
+
+HOLDS: dict[str, Hold] = {
+    # the wall slopes: 32 mm deep slips
+    "akita_black_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
+    "white_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
+    # 20 mm high: the fingertips must stay off the table; 2 cm up is enough to carry it over a table
+    "plate": Rim(height=0.0165, radius=0.066, depth=0.008, lift=0.02),
+    # the origin is not the cup's centre; the wall is straight
+    "porcelain_mug": Rim(height=0.108, radius=0.043, depth=0.020, centre=(0.012, 0.0), handle=(-1.0, 0.0)),
+    "white_yellow_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
+    "red_coffee_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
+    # the body is 77 to 82 mm wide: by the lid's knob, the fingers beside spout and handle
+    "moka_pot": Knob(centre=(0.0, -0.0013, 0.079), finger_axis=(1.0, 0.0, 0.0)),
+} | {
+    category: Narrowest()
+    for category in (
+        *("alphabet_soup", "tomato_sauce", "cream_cheese", "butter", "milk", "orange_juice", "chocolate_pudding"),
+        *("salad_dressing", "new_salad_dressing", "bbq_sauce", "ketchup", "wine_bottle", "cookies", "macaroni_and_cheese"),
+        *("popcorn", "black_book", "yellow_book"),
+    )
+}
+"""Category → how it is held."""
+
+APPROACH = 0.10
+"""From where the hand goes straight to a grasp."""
+YAW_STEP = np.deg2rad(15)
 COMFORTABLE_REACH = 0.72
 """Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
+ROOM = 0.02
+"""Distance of the open hand from other things below which a grasp costs more."""
+DRAWER_ENTRY, DRAWER_RADIUS, DRAWER_DEPTH = 0.030, 0.046, 0.014
+"""A bowl in a drawer: the gaps to its walls (25 to 50 mm) do not take the open gripper on the rim, so the hand goes down nearer
+the bowl's centre and moves outward while it closes."""
 
 
-def rim_candidates(count: int = 24) -> NDArray[np.float64]:
-    """Directions (count, 2) from the vessel's centre to points of its wall."""
-    angles = np.arange(count) * 2 * np.pi / count
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Grasp:
+    """A pose of the hand relative to an object's origin, in world axes; the object is not expected to turn meanwhile."""
+
+    offset: Vector
+    """(3,) [m]: the end effector from the object's origin when the fingers are closed."""
+    entry: Vector
+    """(3,) [m]: the same while the open hand comes in."""
+    rotation: NDArray[np.float64]
+    """(3, 3) in world."""
+    approach: Vector
+    """(3,) unit vector along which the hand comes in."""
+    lift: float
+    opening: float
+    """The thing's width where the fingers close [m]; 0 for a thin wall."""
 
 
-def choose_direction(state: PrivilegedState, name: str, grasp: RimGrasp) -> NDArray[np.float64]:
-    """The horizontal direction (2,) from the vessel's centre to where its wall is best grasped.
+class NoGraspError(ValueError):
+    """Nothing about an object can be held."""
 
-    Costs: a finger on a neighbour, the hand over something tall, a stretched arm, and turning away from the hand's present yaw.
+
+def best_grasp(
+    state: PrivilegedState,
+    name: str,
+    *,
+    failed: Sequence[Grasp] = (),
+    also: Callable[[Grasp], float] = lambda grasp: 0.0,
+) -> Grasp:
+    """The grasp of an object that costs least: nothing in the hand's way, arm not stretched, little turning.
+
+    Args:
+        failed: grasps that were tried and did not hold; others are preferred.
+        also: a further cost of a grasp.
+
+    Raises:
+        NoGraspError: the object is too wide in every direction.
     """
-    centre = state.position_world(name)
-    fingers_now = state.eef_rotation_world[:2, 0]
+    others = obstacles(state, except_for=(name,))
+    candidates = list(_candidates(state, name))
+    if not candidates:
+        raise NoGraspError(f"no part of {name} is narrower than the open gripper, {MAX_OPENING * 1000:.0f} mm")
 
-    def cost(direction: NDArray[np.float64]) -> float:
-        total = 0.3 * (1.0 - abs(float(direction @ fingers_now)))
-        reach = float(np.linalg.norm(centre[:2] + direction * grasp.radius - state.base_position_world[:2]))
-        total += max(0.0, reach - COMFORTABLE_REACH) * 10.0
-        for other in state.names:
-            position = state.position_world(other)
-            if other == name or state.category(other) in FLAT_FIXTURES:
-                continue
-            if state.category(other) in FIXTURE_RADII:
-                hand = centre[:2] + direction * grasp.radius
-                stands_on_it = float(np.linalg.norm(position[:2] - centre[:2])) < 0.10
-                total += (
-                    0.0 if stands_on_it else _hand_in_fixture(position[:2] - hand, direction, state.category(other))
-                )
-            elif position[2] > centre[2] - 0.05:
-                outer = centre[:2] + direction * (grasp.radius + OUTER_FINGER / 2)
-                clearance = float(np.linalg.norm(position[:2] - outer)) - NEIGHBOUR_RADIUS
-                total += max(0.0, 0.04 - clearance) * 50.0
-        return total
+    def cost(grasp: Grasp) -> float:
+        place = state.position_world(name) + grasp.entry
+        room = clearance(OPEN_HAND, place, grasp.rotation, others)
+        return (
+            float(np.linalg.norm(rotation_error(grasp.rotation, state.eef_rotation_world))) * 0.15
+            + max(0.0, float(np.linalg.norm((place - state.base_position_world)[:2])) - COMFORTABLE_REACH) * 10.0
+            + max(0.0, ROOM - room) * 50.0
+            + grasp.opening * 10.0
+            + sum(_alike(grasp, other) for other in failed)
+            + also(grasp)
+        )
 
-    return min(rim_candidates(), key=cost)
+    return min(candidates, key=cost)
 
 
-def _hand_in_fixture(offset: NDArray[np.float64], direction: NDArray[np.float64], category: str) -> float:
-    """How far the hand's box reaches into a fixture whose centre lies at `offset` (2,) from it [dimensionless cost]."""
-    radius = FIXTURE_RADII[category]
-    across = np.array([-direction[1], direction[0]])
-    along = abs(float(offset @ direction)) - HAND_HALF_LENGTH - radius
-    sideways = abs(float(offset @ across)) - HAND_HALF_WIDTH - radius
-    return max(0.0, -max(along, sideways)) * 20.0
+def _alike(grasp: Grasp, other: Grasp) -> float:
+    return float(np.linalg.norm(grasp.offset - other.offset) < 0.02 and abs(grasp.rotation[:, 0] @ other.rotation[:, 0]) > 0.9)
+
+
+def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
+    hold = HOLDS[state.category(name)]
+    match hold:
+        case Rim():
+            drawer = drawer_around(state, name)
+            yield from _rim(state, name, hold) if not drawer else _rim_in_drawer(state, name, hold, drawer)
+        case Knob():
+            yield from _knob(state, name, hold)
+        case Narrowest():
+            yield from _narrowest(state, name, hold)
+
+
+def _down(state: PrivilegedState, offset: Vector, entry: Vector, finger_axis: Vector, lift: float, opening: float) -> Grasp:
+    rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world)
+    return Grasp(offset=offset, entry=entry, rotation=rotation, approach=-UP, lift=lift, opening=opening)
+
+
+def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
+    turned = state.rotation_world(name)
+    middle = turned @ np.array([*hold.centre, 0.0])
+    handle = turned[:, :2] @ np.array(hold.handle) if hold.handle else np.zeros(3)
+    for angle in np.arange(0, 2 * np.pi, YAW_STEP):
+        outward = np.array([np.cos(angle), np.sin(angle), 0.0])
+        if outward @ handle > 0.5:  # within 60 degrees of it
+            continue
+        offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
+        yield _down(state, offset, offset, outward, hold.lift, 0.0)
+
+
+def _rim_in_drawer(state: PrivilegedState, name: str, hold: Rim, cabinet: str) -> Iterator[Grasp]:
+    """Along the cabinet's front, where the gaps are widest."""
+    height = UP * (hold.height - DRAWER_DEPTH)
+    for side in (-1.0, 1.0):
+        outward = side * state.rotation_world(cabinet)[:, 0]
+        yield _down(state, outward * DRAWER_RADIUS + height, outward * DRAWER_ENTRY + height, outward, hold.lift, 0.0)
+
+
+def _knob(state: PrivilegedState, name: str, hold: Knob) -> Iterator[Grasp]:
+    turned = state.rotation_world(name)
+    offset = turned @ np.array(hold.centre)
+    yield _down(state, offset, offset, turned @ np.array(hold.finger_axis), hold.lift, 0.0)
+
+
+def _narrowest(state: PrivilegedState, name: str, hold: Narrowest) -> Iterator[Grasp]:
+    """Across the thing's middle in every direction in which it fits between the fingers."""
+    boxes, origin = state.boxes(name), state.position_world(name)
+    corners = boxes.corners().reshape(-1, 3)
+    bottom, top = corners[:, 2].min(), corners[:, 2].max()
+    height = max(bottom + hold.above_bottom, top - hold.below_top)
+    part = _slab(boxes, height - max(PAD_BELOW, TIP), height + PAD_ABOVE)
+    for angle in np.arange(0, np.pi, YAW_STEP / 3):
+        axis = np.array([np.cos(angle), np.sin(angle), 0.0])
+        across = np.array([-axis[1], axis[0], 0.0])
+        along_axis, along_across = part @ axis, part @ across
+        width = along_axis.max() - along_axis.min()
+        if width > MAX_OPENING - 0.002:
+            continue
+        middle = axis * (along_axis.max() + along_axis.min()) / 2 + across * (along_across.max() + along_across.min()) / 2
+        offset = np.array([*middle[:2], height]) - origin
+        yield _down(state, offset, offset, axis, hold.lift, width)
+
+
+def _slab(boxes: Boxes, low: float, high: float) -> NDArray[np.float64]:
+    """Corners (p, 3) of the boxes that reach into a range of heights."""
+    corners = boxes.corners()  # (n, 8, 3)
+    kept = (corners[:, :, 2].max(axis=1) > low) & (corners[:, :, 2].min(axis=1) < high)
+    return corners[kept].reshape(-1, 3)
+
+
+def drawer_around(state: PrivilegedState, name: str) -> str:
+    """The cabinet in one of whose drawers an object lies; empty for none."""
+    for cabinet in state.names:
+        if state.category(cabinet).endswith("_cabinet"):
+            offset = state.rotation_world(cabinet).T @ (state.position_world(name) - state.position_world(cabinet))
+            if 0.0 < offset[2] < 0.215 and abs(offset[0]) < 0.12 and -0.35 < offset[1] < 0.0:
+                return cabinet
+    return ""
+
+
+__all__ = ["HOLDS", "Grasp", "NoGraspError", "about", "best_grasp", "drawer_around", "gripper_along", "hand_points"]

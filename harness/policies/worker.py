@@ -6,7 +6,7 @@ import importlib
 
 from tasks.interface import WorkerPolicy
 
-WORKER_POLICIES = {"expert": ("harness.expert.pick_and_place", "PickAndPlaceExpert")}
+WORKER_POLICIES = {"expert": ("harness.expert.expert", "ScriptedExpert")}
 """Name → module and class. Imported when wanted: scipy's rotations alone take 33 MB, which other workers do without."""
 
 

@@ -1,0 +1,134 @@
+"""Moving the hand, closed loop: each step looks at where things are now and yields one action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.expert.hand import CLOSED_HAND, OPEN_HAND, clearance, obstacles
+from harness.expert.servo import CLOSED, OPEN, UP, Vector, rotation_error, servo
+from tasks.interface import PrivilegedState
+
+Action = NDArray[np.float64]
+Skill = Generator[Action, None, bool]
+"""Yields actions; returns whether it did what it was for."""
+
+FREE, CARRYING, CAREFUL, TIGHT = 1.0, 0.7, 0.6, 0.4
+"""Speeds: in free space, with something in the hand (faster, a rim slips out), near things, between things."""
+PATIENCE_STEPS = 15
+"""A phase without 1 mm of progress for this long is left."""
+CLEARANCE = 0.012
+"""Distance the hand keeps from things it passes [m]."""
+RISE, MOST_RISE = 0.03, 0.36
+"""How much higher a way that is blocked is tried, and at most [m]."""
+
+
+class Motion:
+    """The hand of one episode.
+
+    Args:
+        now: the present state.
+    """
+
+    def __init__(self, now: Callable[[], PrivilegedState]) -> None:
+        self.now = now
+        self.rotation = now().eef_rotation_world
+        """The orientation (3, 3) that the hand is held in."""
+
+    def toward(self, position: Vector, gripper: float, speed: float, turn_speed: float = 1.0) -> Action:
+        """One action towards a position (3,) [m]."""
+        return servo(self.now(), position, self.rotation, gripper, speed, turn_speed)
+
+    def go(
+        self,
+        position: Callable[[], Vector],
+        gripper: float,
+        speed: float,
+        tolerance: float,
+        *,
+        turn_tolerance: float = np.inf,
+        turn_speed: float = 1.0,
+        until: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Action]:
+        """Servo to `position()` until within `tolerance` [m] and `turn_tolerance` [rad], until `until()`, or nothing moves."""
+        best, waited = np.inf, 0
+        while waited < PATIENCE_STEPS:
+            state = self.now()
+            distance = float(np.linalg.norm(position() - state.eef_position_world))
+            turn = float(np.linalg.norm(rotation_error(self.rotation, state.eef_rotation_world)))
+            if (distance < tolerance and turn < turn_tolerance) or until():
+                return
+            progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
+            best, waited = (progress, 0) if progress < best - 0.001 else (best, waited + 1)
+            yield self.toward(position(), gripper, speed, turn_speed)
+
+    def stay(self, steps: int, gripper: float) -> Iterator[Action]:
+        """Hold still, for the fingers to open or close."""
+        here = self.now().eef_position_world
+        for _ in range(steps):
+            yield self.toward(here, gripper, TIGHT)
+
+    def travel(
+        self,
+        position: Callable[[], Vector],
+        gripper: float,
+        speed: float,
+        tolerance: float,
+        *,
+        held: str = "",
+        turn_tolerance: float = np.inf,
+        turn_speed: float = 1.0,
+        until: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Action]:
+        """As `go`, rising first where something stands in the straight way."""
+        start, goal = self.now().eef_position_world, position()
+        height = self._free_height(start, goal, gripper, held)
+        if height > start[2] + 0.01:
+            above = np.array([start[0], start[1], height])
+            yield from self.go(lambda: above, gripper, speed, 0.03, turn_speed=turn_speed, until=until)
+        if height > goal[2] + 0.01:
+
+            def over() -> Vector:
+                return np.array([*position()[:2], max(height, position()[2])])
+
+            yield from self.go(over, gripper, speed, 0.03, turn_speed=turn_speed, until=until)
+        yield from self.go(
+            position, gripper, speed, tolerance, turn_tolerance=turn_tolerance, turn_speed=turn_speed, until=until
+        )
+
+    def _free_height(self, start: Vector, goal: Vector, gripper: float, held: str) -> float:
+        """The height [m] at which the hand, and what it holds, pass from above `start` to above `goal`; 0 if straight."""
+        state = self.now()
+        points = CLOSED_HAND if gripper == CLOSED and not held else OPEN_HAND
+        if held:
+            corners = state.boxes(held).corners().reshape(-1, 3)
+            carried = (corners - state.eef_position_world) @ state.eef_rotation_world
+            points = np.concatenate([points, carried])
+        boxes = obstacles(state, except_for=(held,) if held else ())
+        turned = self.rotation
+
+        def blocked(way: list[Vector]) -> bool:
+            return any(clearance(points, place, turned, boxes) < CLEARANCE for place in way)
+
+        steps = max(2, int(np.linalg.norm(goal - start) / 0.03))
+        straight = [start + (goal - start) * k / steps for k in range(1, steps)]
+        if not blocked(straight):
+            return 0.0
+        height = max(start[2], goal[2])
+        most = height + MOST_RISE
+        while height < most:
+            across = [np.array([*place[:2], height]) for place in straight]
+            if not blocked(across):
+                break
+            height += RISE
+        return height
+
+
+def raised(position: Vector, height: float) -> Vector:
+    """`position` (3,), `height` [m] further up."""
+    return position + UP * height
+
+
+__all__ = ["CLOSED", "OPEN", "Action", "Motion", "Skill", "Vector", "raised"]

@@ -1,0 +1,122 @@
+"""Picking things up and putting them down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.expert.grasps import APPROACH, Grasp, best_grasp
+from harness.expert.motion import CAREFUL, CARRYING, FREE, TIGHT, Action, Motion, Skill
+from harness.expert.servo import CLOSED, OPEN, UP, Vector
+
+SLIPPED = 0.03
+"""An object that moved this far in the hand was dropped [m]."""
+EMPTY = 0.002
+"""Fingers nearer than this hold nothing [m]."""
+CLOSING_STEPS, OPENING_STEPS = 15, 10
+"""A thin wall is first gripped at step 10 from fully open; a few more for the force to build up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a held object is put."""
+
+    goal: Callable[[], Vector]
+    """(3,) [m]: where its origin is to be when it is let go."""
+    above: float
+    """Height over `goal` from which it is lowered [m]."""
+    turned: Callable[[], NDArray[np.float64]] | None = None
+    """The hand's orientation (3, 3) for it; None: as it was grasped."""
+    tolerance: float = 0.006
+    hand_above: float = -np.inf
+    """The end effector stays above this height in world [m]: the hand does not fit further down."""
+    retreat: float = APPROACH
+    """How far the hand goes up afterwards [m]."""
+    lowering: float = CAREFUL
+    """Speed of the descent."""
+
+
+class Carrier:
+    """Picks one object up and puts it down elsewhere.
+
+    Args:
+        motion: the hand.
+        name: the object.
+    """
+
+    def __init__(self, motion: Motion, name: str) -> None:
+        self._motion = motion
+        self._name = name
+        self._failed: list[Grasp] = []
+
+    def pick(self, preference: Callable[[Grasp], float] = lambda grasp: 0.0) -> Skill:
+        """Grasp and lift; returns whether the object came along."""
+        motion, now = self._motion, self._motion.now
+        if self.held():
+            return True
+        grasp = best_grasp(now(), self._name, failed=self._failed, also=preference)
+        motion.rotation = grasp.rotation
+
+        def entry(back: float = 0.0) -> Vector:
+            return now().position_world(self._name) + grasp.entry - grasp.approach * back
+
+        yield from motion.travel(lambda: entry(APPROACH), OPEN, FREE, 0.012, turn_tolerance=0.06)
+        yield from motion.go(entry, OPEN, CAREFUL, 0.004)
+        for _ in range(CLOSING_STEPS):
+            yield motion.toward(now().position_world(self._name) + grasp.offset, CLOSED, TIGHT)
+        start = now().position_world(self._name)[2]
+        above = now().eef_position_world + UP * grasp.lift
+        yield from motion.go(lambda: above, CLOSED, CAREFUL, 0.015)
+        if now().position_world(self._name)[2] > start + grasp.lift / 2 and now().finger_width > EMPTY:
+            return True
+        self._failed.append(grasp)
+        return False
+
+    def held(self) -> bool:
+        """Whether both fingers hold the object."""
+        return self._motion.now().fingers_touch(self._name) == 2
+
+    def place(self, placement: Placement) -> Skill:
+        """Carry the held object to its place, lower it and let go; returns whether it was not dropped on the way."""
+        motion, now = self._motion, self._motion.now
+        if placement.turned is not None:
+            motion.rotation = placement.turned()
+        self._hold = now().eef_rotation_world.T @ (now().position_world(self._name) - now().eef_position_world)
+        carry_z = max(now().position_world(self._name)[2], placement.goal()[2] + placement.above)
+
+        def above() -> Vector:
+            return self._hand_for(np.array([*placement.goal()[:2], carry_z]))
+
+        def down() -> Vector:
+            hand = self._hand_for(placement.goal())
+            hand[2] = max(hand[2], placement.hand_above)
+            return hand
+
+        dropped = self._dropped
+        yield from motion.travel(
+            above, CLOSED, CARRYING, 0.06, held=self._name, turn_tolerance=0.15, turn_speed=0.4, until=dropped
+        )
+        yield from motion.go(above, CLOSED, CAREFUL, 0.015, turn_tolerance=0.08, until=dropped)
+        yield from motion.go(down, CLOSED, placement.lowering, placement.tolerance, until=dropped)
+        if dropped():
+            return False
+        yield from motion.stay(OPENING_STEPS, OPEN)
+        return True
+
+    def retreat(self, height: float = APPROACH) -> Iterator[Action]:
+        """Up and away."""
+        away = self._motion.now().eef_position_world + UP * height
+        yield from self._motion.go(lambda: away, OPEN, CAREFUL, 0.015)
+
+    def _hand_for(self, object_goal: Vector) -> Vector:
+        """Where the hand must be for the held object to be at `object_goal`: the hold is measured at every step."""
+        state = self._motion.now()
+        return object_goal + state.eef_position_world - state.position_world(self._name)
+
+    def _dropped(self) -> bool:
+        state = self._motion.now()
+        offset = state.eef_rotation_world.T @ (state.position_world(self._name) - state.eef_position_world)
+        return bool(np.linalg.norm(offset - self._hold) > SLIPPED or state.finger_width < EMPTY)
