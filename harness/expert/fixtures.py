@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from harness.expert.motion import CAREFUL, FREE, TIGHT, Action, Motion, Skill
 from harness.expert.servo import CLOSED, OPEN, UP, Vector, about, gripper_along, gripper_down, nearest_of_pair
 
-DRAWER_OPEN, DRAWER_ROOMY = -0.145, -0.152
-"""Joint positions: LIBERO calls a drawer open below -0.14; a bowl wants all the room there is (the limit is -0.16)."""
+DRAWER_OPEN, DRAWER_ROOMY = -0.145, -0.146
+"""Joint positions: LIBERO calls a drawer open below -0.14; further (the limit is -0.16), it overhangs what stands before it."""
 DRAWER_SHUT = 0.002
 """LIBERO calls it closed above 0; the limit is 0.01."""
 PULL = 0.040

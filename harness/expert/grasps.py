@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,9 @@ from harness.expert.hand import (
     PAD_BELOW,
     TIP,
     clearance,
-    hand_points,
     obstacles,
 )
-from harness.expert.servo import UP, Vector, about, gripper_along, gripper_down, nearest_of_pair, rotation_error
+from harness.expert.servo import UP, Vector, gripper_down, nearest_of_pair, rotation_error
 from tasks.interface import Boxes, PrivilegedState
 
 
@@ -74,7 +74,7 @@ HOLDS: dict[str, Hold] = {
     "white_yellow_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
     "red_coffee_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
     # the body is 77 to 82 mm wide: by the lid's knob, the fingers beside spout and handle
-    "moka_pot": Knob(centre=(0.0, -0.0013, 0.079), finger_axis=(1.0, 0.0, 0.0)),
+    "moka_pot": Knob(centre=(0.0, -0.0013, 0.083), finger_axis=(1.0, 0.0, 0.0)),
 } | {
     category: Narrowest()
     for category in (
@@ -92,6 +92,8 @@ COMFORTABLE_REACH = 0.72
 """Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
 ROOM = 0.02
 """Distance of the open hand from other things below which a grasp costs more."""
+SLANTED = 0.6
+"""What it costs to come in from above and outside instead of from above: only where something overhangs."""
 DRAWER_ENTRY, DRAWER_RADIUS, DRAWER_DEPTH = 0.030, 0.046, 0.014
 """A bowl in a drawer: the gaps to its walls (25 to 50 mm) do not take the open gripper on the rim, so the hand goes down nearer
 the bowl's centre and moves outward while it closes."""
@@ -141,12 +143,14 @@ def best_grasp(
 
     def cost(grasp: Grasp) -> float:
         place = state.position_world(name) + grasp.entry
-        room = clearance(OPEN_HAND, place, grasp.rotation, others)
+        way = [place - grasp.approach * back for back in (0.0, APPROACH / 2, APPROACH)]
+        room = min(clearance(OPEN_HAND, position, grasp.rotation, others) for position in way)
         return (
             float(np.linalg.norm(rotation_error(grasp.rotation, state.eef_rotation_world))) * 0.15
             + max(0.0, float(np.linalg.norm((place - state.base_position_world)[:2])) - COMFORTABLE_REACH) * 10.0
             + max(0.0, ROOM - room) * 50.0
             + grasp.opening * 10.0
+            + SLANTED * float(grasp.approach[2] > -0.9)
             + sum(_alike(grasp, other) for other in failed)
             + also(grasp)
         )
@@ -184,7 +188,9 @@ def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
         if outward @ handle > 0.5:  # within 60 degrees of it
             continue
         offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
-        yield _down(state, offset, offset, outward, hold.lift, 0.0)
+        grasp = _down(state, offset, offset, outward, hold.lift, 0.0)
+        yield grasp
+        yield dataclasses.replace(grasp, approach=-(UP + outward) / np.sqrt(2))
 
 
 def _rim_in_drawer(state: PrivilegedState, name: str, hold: Rim, cabinet: str) -> Iterator[Grasp]:
@@ -236,5 +242,3 @@ def drawer_around(state: PrivilegedState, name: str) -> str:
                 return cabinet
     return ""
 
-
-__all__ = ["HOLDS", "Grasp", "NoGraspError", "about", "best_grasp", "drawer_around", "gripper_along", "hand_points"]

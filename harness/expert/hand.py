@@ -19,34 +19,40 @@ FINGER_THICKNESS = 0.026
 """Along the finger axis: the outer face of an open finger is at half the opening plus this."""
 HAND_FACE = 0.031
 """From the grip site back to the hand's lower face."""
+FAR = 0.10
+"""Distances from here on count as this."""
+SPACING = 0.015
+"""Of the points that stand for an obstacle: less than a finger's width."""
 
 
-def _grid(x: list[float], y: list[float], z: list[float]) -> NDArray[np.float64]:
-    return np.array(np.meshgrid(x, y, z)).reshape(3, -1).T
+def _aligned(spans: list[tuple[float, float, float, float, float, float]]) -> Boxes:
+    """Boxes along the axes from (x0, x1, y0, y1, z0, z1)."""
+    ends = np.array(spans).reshape(-1, 3, 2)
+    return Boxes(
+        centres=ends.mean(axis=2),
+        axes=np.tile(np.eye(3), (len(spans), 1, 1)),
+        half_sizes=(ends[:, :, 1] - ends[:, :, 0]) / 2,
+    )
 
 
-_PALM = np.concatenate(
-    [
-        _grid([-0.100, -0.050, 0.0, 0.050, 0.100], [-0.032, 0.0, 0.032], [-HAND_FACE, -0.065, -0.095]),
-        _grid([-0.045, 0.045], [-0.045, 0.045], [-0.14, -0.19]),  # the flange and the last link
-    ]
-)
-
-
-def hand_points(opening: float) -> NDArray[np.float64]:
-    """Points (p, 3) on the hand, with its fingers `opening` [m] apart."""
+def hand_boxes(opening: float) -> Boxes:
+    """The hand with its fingers `opening` [m] apart, in the grip site's frame."""
     inner, outer = opening / 2, opening / 2 + FINGER_THICKNESS
-    side = [inner, (inner + outer) / 2, outer]
-    fingers = _grid([*side, *(-x for x in side)], [-0.010, 0.010], [TIP, 0.0, -0.015])
-    return np.concatenate([fingers, _PALM])
+    return _aligned(
+        [
+            (inner, outer, -0.010, 0.010, -HAND_FACE, TIP),
+            (-outer, -inner, -0.010, 0.010, -HAND_FACE, TIP),
+            (-0.100, 0.100, -0.032, 0.032, -0.097, -HAND_FACE),
+            (-0.050, 0.050, -0.050, 0.050, -0.200, -0.097),  # the flange and the last link
+        ]
+    )
 
 
-OPEN_HAND, CLOSED_HAND = hand_points(MAX_OPENING), hand_points(0.0)
+OPEN_HAND, CLOSED_HAND = hand_boxes(MAX_OPENING), hand_boxes(0.0)
 
 
-def obstacles(state: PrivilegedState, except_for: Collection[str] = ()) -> Boxes:
-    """Collision geometry of all objects and fixtures but some. Tables are not in it."""
-    parts = [state.boxes(name) for name in state.names if name not in except_for]
+def joined(parts: list[Boxes]) -> Boxes:
+    """All boxes of all parts."""
     return Boxes(
         centres=np.concatenate([part.centres for part in parts] or [np.empty((0, 3))]),
         axes=np.concatenate([part.axes for part in parts] or [np.empty((0, 3, 3))]),
@@ -54,20 +60,36 @@ def obstacles(state: PrivilegedState, except_for: Collection[str] = ()) -> Boxes
     )
 
 
-def near(boxes: Boxes, low: NDArray[np.float64], high: NDArray[np.float64]) -> Boxes:
-    """Those boxes that may reach into the world-aligned box from `low` to `high`, (3,) each."""
-    reach = np.einsum("nij,nj->ni", np.abs(boxes.axes), boxes.half_sizes)
-    kept = ((boxes.centres + reach > low) & (boxes.centres - reach < high)).all(axis=1)
-    return Boxes(centres=boxes.centres[kept], axes=boxes.axes[kept], half_sizes=boxes.half_sizes[kept])
+def in_frame(boxes: Boxes, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> Boxes:
+    """World boxes as seen from a frame at `position` (3,) with `rotation` (3, 3)."""
+    return Boxes(
+        centres=(boxes.centres - position) @ rotation, axes=rotation.T @ boxes.axes, half_sizes=boxes.half_sizes
+    )
+
+
+def obstacles(state: PrivilegedState, except_for: Collection[str] = ()) -> NDArray[np.float64]:
+    """Points (p, 3) in world on the collision geometry of all objects and fixtures but some. Tables are not in it.
+
+    Points rather than boxes, because much of it is plates a few millimetres thin, which points on the hand would straddle.
+    """
+    boxes = joined([state.boxes(name) for name in state.names if name not in except_for])
+    points = [np.empty((0, 3))]
+    for centre, axes, half in zip(boxes.centres, boxes.axes, boxes.half_sizes, strict=True):
+        sides = [np.linspace(-h, h, 2 + int(2 * h / SPACING)) for h in half]
+        points.append(centre + np.array(np.meshgrid(*sides)).reshape(3, -1).T @ axes.T)
+    return np.concatenate(points)
 
 
 def clearance(
-    points: NDArray[np.float64], position: NDArray[np.float64], rotation: NDArray[np.float64], boxes: Boxes
+    hand: Boxes, position: NDArray[np.float64], rotation: NDArray[np.float64], points: NDArray[np.float64]
 ) -> float:
-    """The least distance [m] of `points` (p, 3), in the grip site's frame, from `boxes` with the hand at a pose; negative inside.
+    """The least distance [m] of obstacle `points` (p, 3) in world from the hand at a pose; negative inside, at most `FAR`.
 
-    Boxes further than 0.15 m from all points count as 0.15 m away.
+    Args:
+        hand: in the grip site's frame.
     """
-    world = position + points @ rotation.T
-    close = near(boxes, world.min(axis=0) - 0.15, world.max(axis=0) + 0.15)
-    return min(0.15, float(close.distances(world).min()))
+    local = (points - position) @ rotation
+    reach = np.einsum("nij,nj->ni", np.abs(hand.axes), hand.half_sizes)
+    low, high = (hand.centres - reach).min(axis=0) - FAR, (hand.centres + reach).max(axis=0) + FAR
+    local = local[((local > low) & (local < high)).all(axis=1)]
+    return min(FAR, float(hand.distances(local).min(initial=FAR)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.expert.hand import CLOSED_HAND, OPEN_HAND, clearance, obstacles
+from harness.expert.hand import CLOSED_HAND, OPEN_HAND, clearance, in_frame, joined, obstacles
 from harness.expert.servo import CLOSED, OPEN, UP, Vector, rotation_error, servo
 from tasks.interface import PrivilegedState
 
@@ -101,16 +101,14 @@ class Motion:
     def _free_height(self, start: Vector, goal: Vector, gripper: float, held: str) -> float:
         """The height [m] at which the hand, and what it holds, pass from above `start` to above `goal`; 0 if straight."""
         state = self.now()
-        points = CLOSED_HAND if gripper == CLOSED and not held else OPEN_HAND
+        hand = CLOSED_HAND if gripper == CLOSED and not held else OPEN_HAND
         if held:
-            corners = state.boxes(held).corners().reshape(-1, 3)
-            carried = (corners - state.eef_position_world) @ state.eef_rotation_world
-            points = np.concatenate([points, carried])
-        boxes = obstacles(state, except_for=(held,) if held else ())
+            hand = joined([hand, in_frame(state.boxes(held), state.eef_position_world, state.eef_rotation_world)])
+        points = obstacles(state, except_for=(held,) if held else ())
         turned = self.rotation
 
         def blocked(way: list[Vector]) -> bool:
-            return any(clearance(points, place, turned, boxes) < CLEARANCE for place in way)
+            return any(clearance(hand, place, turned, points) < CLEARANCE for place in way)
 
         steps = max(2, int(np.linalg.norm(goal - start) / 0.03))
         straight = [start + (goal - start) * k / steps for k in range(1, steps)]

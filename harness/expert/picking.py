@@ -68,7 +68,7 @@ class Carrier:
         for _ in range(CLOSING_STEPS):
             yield motion.toward(now().position_world(self._name) + grasp.offset, CLOSED, TIGHT)
         start = now().position_world(self._name)[2]
-        above = now().eef_position_world + UP * grasp.lift
+        above = now().eef_position_world - grasp.approach * grasp.lift
         yield from motion.go(lambda: above, CLOSED, CAREFUL, 0.015)
         if now().position_world(self._name)[2] > start + grasp.lift / 2 and now().finger_width > EMPTY:
             return True

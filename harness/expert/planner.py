@@ -18,7 +18,9 @@ from tasks.interface import PrivilegedState, TaskSpec
 
 ORDER = ("turnoff", "turnon", "open", "in", "on", "close")
 """What is done first: doors and drawers are opened before things go in, and closed last."""
-DRAWER_MIDDLE = -0.150
+BESIDE = 0.045
+"""Two moka pots on one burner stand this far off its middle, along x [m]."""
+DRAWER_MIDDLE = -0.145
 """Where a thing is put into an open drawer, along the cabinet's y: the middle of the part that the cabinet does not cover."""
 
 
@@ -154,8 +156,16 @@ def _in_bowl(now: Now, name: str, target: str) -> Placement:
 
 
 def _on_cook_region(now: Now, name: str, target: str) -> Placement:
-    depth = _bottom(now(), name)
-    return Placement(goal=lambda: now().position_world(target) + UP * (0.0255 + depth + 0.006), above=0.12)
+    """In the middle; where another thing stands or is to stand, to one side: two moka pots' handles would collide."""
+    state = now()
+    depth = _bottom(state, name)
+    others = [p[1] for p in state.goal if len(p) == 3 and p[2] == target and p[1] != name]
+    aside = np.zeros(3)
+    for other in others:
+        offset = state.position_world(other) - state.position_world(target)
+        stands = bool(np.all(np.abs(offset[:2]) < 0.075)) and offset[2] < 0.12
+        aside[0] = BESIDE if not stands or offset[0] < 0 else -BESIDE
+    return Placement(goal=lambda: now().position_world(target) + aside + UP * (0.0255 + depth + 0.004), above=0.12)
 
 
 def _on_top(now: Now, name: str, target: str) -> Placement:
