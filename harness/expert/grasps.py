@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +67,8 @@ HOLDS: dict[str, Hold] = {
     # the wall slopes: 32 mm deep slips
     "akita_black_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
     "white_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
-    # 20 mm high: the fingertips must stay off the table; 2 cm up is enough to carry it over a table
-    "plate": Rim(height=0.0165, radius=0.066, depth=0.008, lift=0.02),
+    # the inner fingertip stays 0.2 mm above the base and pinches the slope against the edge; higher up it slides over it
+    "plate": Rim(height=0.0165, radius=0.066, depth=0.002, lift=0.03),
     # the origin is not the cup's centre; the wall is straight
     "porcelain_mug": Rim(height=0.108, radius=0.043, depth=0.020, centre=(0.012, 0.0), handle=(-1.0, 0.0)),
     "white_yellow_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
@@ -111,7 +111,8 @@ class Grasp:
     """(3, 3) in world."""
     approach: Vector
     """(3,) unit vector along which the hand comes in."""
-    lift: float
+    lift: Vector
+    """(3,) [m]: the way out with the object in hand."""
     opening: float
     """The thing's width where the fingers close [m]; 0 for a thin wall."""
 
@@ -125,13 +126,11 @@ def best_grasp(
     name: str,
     *,
     failed: Sequence[Grasp] = (),
-    also: Callable[[Grasp], float] = lambda grasp: 0.0,
 ) -> Grasp:
     """The grasp of an object that costs least: nothing in the hand's way, arm not stretched, little turning.
 
     Args:
         failed: grasps that were tried and did not hold; others are preferred.
-        also: a further cost of a grasp.
 
     Raises:
         NoGraspError: the object is too wide in every direction.
@@ -152,7 +151,6 @@ def best_grasp(
             + grasp.opening * 10.0
             + SLANTED * float(grasp.approach[2] > -0.9)
             + sum(_alike(grasp, other) for other in failed)
-            + also(grasp)
         )
 
     return min(candidates, key=cost)
@@ -176,7 +174,7 @@ def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
 
 def _down(state: PrivilegedState, offset: Vector, entry: Vector, finger_axis: Vector, lift: float, opening: float) -> Grasp:
     rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world)
-    return Grasp(offset=offset, entry=entry, rotation=rotation, approach=-UP, lift=lift, opening=opening)
+    return Grasp(offset=offset, entry=entry, rotation=rotation, approach=-UP, lift=UP * lift, opening=opening)
 
 
 def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
@@ -190,7 +188,8 @@ def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
         offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
         grasp = _down(state, offset, offset, outward, hold.lift, 0.0)
         yield grasp
-        yield dataclasses.replace(grasp, approach=-(UP + outward) / np.sqrt(2))
+        aslant = (UP + outward) / np.sqrt(2)
+        yield dataclasses.replace(grasp, approach=-aslant, lift=aslant * hold.lift)
 
 
 def _rim_in_drawer(state: PrivilegedState, name: str, hold: Rim, cabinet: str) -> Iterator[Grasp]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.expert.motion import CAREFUL, FREE, Motion, Skill
-from harness.expert.servo import CLOSED, OPEN, UP, Vector, about, gripper_down, nearest_of_pair
+from harness.expert.grasps import Grasp
+from harness.expert.motion import CAREFUL, CARRYING, FREE, TIGHT, Motion, Skill
+from harness.expert.picking import Carrier
+from harness.expert.servo import CLOSED, OPEN, UP, Vector, about, gripper_along, gripper_down, nearest_of_pair
 
 HINGE = np.array([-0.1725, -0.088, 0.0])
 """The door turns about the vertical through it."""
@@ -18,6 +20,59 @@ AHEAD = 0.35
 DOOR_THICKNESS = 0.012
 SHUT = -0.003
 """Joint position; LIBERO calls it closed above -0.005."""
+
+HANDLE = np.array([0.064, 0.0, 0.066])
+"""Of the mug, in its frame: where the hand takes it, above the middle, so that the wrist stays off the table."""
+MUG_LIFT = 0.045
+INSIDE_X = -0.040
+"""The middle of the opening."""
+BEFORE, INSIDE = -0.215, 0.006
+"""Along y: the mug in front of the opening, and where it stands: 0.02 behind it is the wall, and the door takes the handle's place."""
+FLOOR = 0.024
+TILT = 0.15
+"""The hand points down by this much [rad]: the wrist clears the table, the fingers still clear the ceiling."""
+
+
+def put_in(motion: Motion, mug: str, microwave: str) -> Skill:
+    """Take a mug by its handle and put it into the open microwave; returns whether it stands inside.
+
+    By the handle, because the hand does not fit in above a mug.
+    """
+    carrier, now = Carrier(motion, mug), motion.now
+    state = now()
+    turned = state.rotation_world(mug)
+    pointing = -turned[:, 0] * np.cos(TILT) - UP * np.sin(TILT)
+    offset = turned @ HANDLE
+    grasp = Grasp(
+        offset=offset,
+        entry=offset,
+        rotation=nearest_of_pair(gripper_along(pointing, turned[:, 1]), state.eef_rotation_world),
+        approach=-turned[:, 0],
+        lift=UP * MUG_LIFT,
+        opening=0.018,
+    )
+    if not (yield from carrier.pick(grasp)):
+        yield from carrier.retreat()
+        return False
+
+    def hand_for(y: float, height: float) -> Vector:
+        state = now()
+        goal = state.position_world(microwave) + state.rotation_world(microwave) @ np.array([INSIDE_X, y, height])
+        return goal + state.eef_position_world - state.position_world(mug)
+
+    facing = -now().rotation_world(microwave)[:, 1]
+    handle = now().rotation_world(mug)[:, 0]
+    angle = float(np.arctan2(handle[0] * facing[1] - handle[1] * facing[0], handle @ facing))
+    motion.rotation = about(UP, angle) @ motion.rotation
+    yield from motion.go(
+        lambda: hand_for(BEFORE, FLOOR + 0.020), CLOSED, CARRYING, 0.010, turn_tolerance=0.06, turn_speed=0.4
+    )
+    yield from motion.go(lambda: hand_for(INSIDE, FLOOR + 0.015), CLOSED, TIGHT, 0.006)
+    yield from motion.go(lambda: hand_for(INSIDE, FLOOR + 0.002), CLOSED, TIGHT, 0.004)
+    yield from motion.stay(10, OPEN)
+    back = now().eef_position_world + facing * 0.12
+    yield from motion.go(lambda: back, OPEN, CAREFUL, 0.015)
+    return now().holds(("in", mug, f"{microwave}_heating_region"))
 
 
 class Door:
@@ -63,5 +118,3 @@ class Door:
         yield from motion.go(lambda: back, CLOSED, CAREFUL, 0.02)
         return self.position() > -0.005
 
-
-__all__ = ["OPEN", "Door"]

@@ -16,6 +16,8 @@ SLIPPED = 0.03
 """An object that moved this far in the hand was dropped [m]."""
 EMPTY = 0.002
 """Fingers nearer than this hold nothing [m]."""
+LIFTED = 0.3
+"""Share of the hand's rise by which the object's origin must have risen: a plate held by its rim tilts."""
 CLOSING_STEPS, OPENING_STEPS = 15, 10
 """A thin wall is first gripped at step 10 from fully open; a few more for the force to build up."""
 
@@ -52,12 +54,12 @@ class Carrier:
         self._name = name
         self._failed: list[Grasp] = []
 
-    def pick(self, preference: Callable[[Grasp], float] = lambda grasp: 0.0) -> Skill:
-        """Grasp and lift; returns whether the object came along."""
+    def pick(self, grasp: Grasp | None = None) -> Skill:
+        """Grasp and lift, with the best grasp unless one is given; returns whether the object came along."""
         motion, now = self._motion, self._motion.now
         if self.held():
             return True
-        grasp = best_grasp(now(), self._name, failed=self._failed, also=preference)
+        grasp = grasp or best_grasp(now(), self._name, failed=self._failed)
         motion.rotation = grasp.rotation
 
         def entry(back: float = 0.0) -> Vector:
@@ -65,12 +67,14 @@ class Carrier:
 
         yield from motion.travel(lambda: entry(APPROACH), OPEN, FREE, 0.012, turn_tolerance=0.06)
         yield from motion.go(entry, OPEN, CAREFUL, 0.004)
-        for _ in range(CLOSING_STEPS):
-            yield motion.toward(now().position_world(self._name) + grasp.offset, CLOSED, TIGHT)
+        closed = now().position_world(self._name) + grasp.offset
+        for _ in range(CLOSING_STEPS):  # where it stands now: a target that moves with it would chase what a finger pushes
+            yield motion.toward(closed, CLOSED, TIGHT)
         start = now().position_world(self._name)[2]
-        above = now().eef_position_world - grasp.approach * grasp.lift
-        yield from motion.go(lambda: above, CLOSED, CAREFUL, 0.015)
-        if now().position_world(self._name)[2] > start + grasp.lift / 2 and now().finger_width > EMPTY:
+        above = now().eef_position_world + grasp.lift
+        yield from motion.go(lambda: above, CLOSED, CAREFUL, min(0.015, float(grasp.lift[2]) / 4))
+        risen = now().position_world(self._name)[2] - start
+        if risen > grasp.lift[2] * LIFTED and now().finger_width > EMPTY and self.held():
             return True
         self._failed.append(grasp)
         return False

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.expert.fixtures import DRAWER_ROOMY, KNOB_OFF, KNOB_ON, Drawer, turn_knob
 from harness.expert.grasps import HOLDS, Grasp, Narrowest, Rim
-from harness.expert.microwave import Door
+from harness.expert.microwave import Door, put_in
 from harness.expert.motion import Motion, Skill
 from harness.expert.picking import Carrier, Placement
 from harness.expert.servo import UP, Vector, about, gripper_down, nearest_of_pair
@@ -49,6 +49,8 @@ def _unsupported(problem: Problem, predicate: Predicate) -> str:
     if kind in ("on", "in"):
         if kinds.get(name) not in HOLDS:
             return f"it has no grasp for {kinds.get(name, name)}"
+        if kinds.get(problem_parent(problem, predicate[2])) == "microwave":
+            return "" if kinds[name] == "white_yellow_mug" else "it only puts the white and yellow mug in there"
         if not _placer(problem_parent(problem, predicate[2]), kinds, predicate[2]):
             return f"it does not know how to put things there; it knows {', '.join(PLACERS)} and tables"
         return ""
@@ -112,6 +114,8 @@ class Plan:
             drawer = self._drawer(target)
             if drawer.position() > DRAWER_ROOMY + 0.03:
                 return drawer.open(DRAWER_ROOMY)
+        if state.categories.get(parent) == "microwave":
+            return put_in(self._motion, name, parent)
         return self._carry(name, target, parent)
 
     def _carry(self, name: str, target: str, parent: str) -> Skill:
@@ -250,6 +254,11 @@ PLACERS: dict[str, Placer] = {
 """Kind of place → how a thing is put there."""
 
 
+def _is_table(parent: str, kinds: dict[str, str], target: str) -> bool:
+    category = kinds.get(parent, "")
+    return category.endswith("table") or (not category and target.endswith("_region"))
+
+
 def _placer(parent: str, kinds: dict[str, str], target: str) -> Placer | None:
     category = kinds.get(parent, "")
     if target.endswith("_top_side"):
@@ -258,7 +267,7 @@ def _placer(parent: str, kinds: dict[str, str], target: str) -> Placer | None:
         return PLACERS["cook_region"]
     if category in DRAWERS:
         return PLACERS["drawer"]
-    if category.endswith("table") or (not category and target.endswith("_region")):
+    if _is_table(parent, kinds, target):
         return _on_table
     return PLACERS.get(category)
 
