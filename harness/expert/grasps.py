@@ -61,6 +61,9 @@ class Narrowest:
     lift: float = 0.12
 
 
+APPROACH = 0.10
+"""From where the hand goes straight to a grasp."""
+
 Hold = Rim | Knob | Narrowest
 
 HOLDS: dict[str, Hold] = {
@@ -79,14 +82,20 @@ HOLDS: dict[str, Hold] = {
     category: Narrowest()
     for category in (
         *("alphabet_soup", "tomato_sauce", "cream_cheese", "butter", "milk", "orange_juice", "chocolate_pudding"),
-        *("salad_dressing", "new_salad_dressing", "bbq_sauce", "ketchup", "wine_bottle", "cookies", "macaroni_and_cheese"),
+        *(
+            "salad_dressing",
+            "new_salad_dressing",
+            "bbq_sauce",
+            "ketchup",
+            "wine_bottle",
+            "cookies",
+            "macaroni_and_cheese",
+        ),
         *("popcorn", "black_book", "yellow_book"),
     )
 }
 """Category → how it is held."""
 
-APPROACH = 0.10
-"""From where the hand goes straight to a grasp."""
 YAW_STEP = np.deg2rad(15)
 COMFORTABLE_REACH = 0.72
 """Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
@@ -111,6 +120,8 @@ class Grasp:
     """(3, 3) in world."""
     approach: Vector
     """(3,) unit vector along which the hand comes in."""
+    back: float = APPROACH
+    """From how far the hand goes straight in [m]."""
     lift: Vector
     """(3,) [m]: the way out with the object in hand."""
     opening: float
@@ -157,7 +168,9 @@ def best_grasp(
 
 
 def _alike(grasp: Grasp, other: Grasp) -> float:
-    return float(np.linalg.norm(grasp.offset - other.offset) < 0.02 and abs(grasp.rotation[:, 0] @ other.rotation[:, 0]) > 0.9)
+    return float(
+        np.linalg.norm(grasp.offset - other.offset) < 0.02 and abs(grasp.rotation[:, 0] @ other.rotation[:, 0]) > 0.9
+    )
 
 
 def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
@@ -172,7 +185,9 @@ def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
             yield from _narrowest(state, name, hold)
 
 
-def _down(state: PrivilegedState, offset: Vector, entry: Vector, finger_axis: Vector, lift: float, opening: float) -> Grasp:
+def _down(
+    state: PrivilegedState, offset: Vector, entry: Vector, finger_axis: Vector, lift: float, opening: float
+) -> Grasp:
     rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world)
     return Grasp(offset=offset, entry=entry, rotation=rotation, approach=-UP, lift=UP * lift, opening=opening)
 
@@ -220,7 +235,9 @@ def _narrowest(state: PrivilegedState, name: str, hold: Narrowest) -> Iterator[G
         width = along_axis.max() - along_axis.min()
         if width > MAX_OPENING - 0.002:
             continue
-        middle = axis * (along_axis.max() + along_axis.min()) / 2 + across * (along_across.max() + along_across.min()) / 2
+        middle = (
+            axis * (along_axis.max() + along_axis.min()) / 2 + across * (along_across.max() + along_across.min()) / 2
+        )
         offset = np.array([*middle[:2], height]) - origin
         yield _down(state, offset, offset, axis, hold.lift, width)
 
@@ -240,4 +257,3 @@ def drawer_around(state: PrivilegedState, name: str) -> str:
             if 0.0 < offset[2] < 0.215 and abs(offset[0]) < 0.12 and -0.35 < offset[1] < 0.0:
                 return cabinet
     return ""
-

@@ -5,14 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from harness.expert.grasps import Grasp
+from harness.expert.hand import OPEN_HAND, clearance, obstacles
 from harness.expert.motion import CAREFUL, CARRYING, FREE, TIGHT, Motion, Skill
 from harness.expert.picking import Carrier
-from harness.expert.servo import CLOSED, OPEN, UP, Vector, about, gripper_along, gripper_down, nearest_of_pair
+from harness.expert.servo import (
+    CLOSED,
+    OPEN,
+    UP,
+    Vector,
+    about,
+    gripper_along,
+    gripper_down,
+    nearest_of_pair,
+    rotation_error,
+)
+from tasks.interface import PrivilegedState
 
 HINGE = np.array([-0.1725, -0.088, 0.0])
 """The door turns about the vertical through it."""
-DOOR_HEIGHT = 0.150
-"""Of the fingertips on the door: high up, so that the hand stays above the mug and the table."""
+DOOR_HEIGHT = 0.165
+"""Of the end effector at the door: the palm passes above it."""
 PUSH_RADIUS = 0.20
 """Where the door is pushed, from the hinge: near its free edge (0.26), short of the handle that stands out at 0.24."""
 AHEAD = 0.35
@@ -23,6 +35,8 @@ SHUT = -0.003
 
 HANDLE = np.array([0.064, 0.0, 0.066])
 """Of the mug, in its frame: where the hand takes it, above the middle, so that the wrist stays off the table."""
+HANDLE_APPROACH = 0.035
+"""No further back than the open fingers need: another mug may stand there."""
 MUG_LIFT = 0.045
 INSIDE_X = -0.040
 """The middle of the opening."""
@@ -39,18 +53,7 @@ def put_in(motion: Motion, mug: str, microwave: str) -> Skill:
     By the handle, because the hand does not fit in above a mug.
     """
     carrier, now = Carrier(motion, mug), motion.now
-    state = now()
-    turned = state.rotation_world(mug)
-    pointing = -turned[:, 0] * np.cos(TILT) - UP * np.sin(TILT)
-    offset = turned @ HANDLE
-    grasp = Grasp(
-        offset=offset,
-        entry=offset,
-        rotation=nearest_of_pair(gripper_along(pointing, turned[:, 1]), state.eef_rotation_world),
-        approach=-turned[:, 0],
-        lift=UP * MUG_LIFT,
-        opening=0.018,
-    )
+    grasp = _handle_grasp(now(), mug)
     if not (yield from carrier.pick(grasp)):
         yield from carrier.retreat()
         return False
@@ -61,9 +64,7 @@ def put_in(motion: Motion, mug: str, microwave: str) -> Skill:
         return goal + state.eef_position_world - state.position_world(mug)
 
     facing = -now().rotation_world(microwave)[:, 1]
-    handle = now().rotation_world(mug)[:, 0]
-    angle = float(np.arctan2(handle[0] * facing[1] - handle[1] * facing[0], handle @ facing))
-    motion.rotation = about(UP, angle) @ motion.rotation
+    motion.rotation = about(UP, _bearing(-facing) - _bearing(motion.rotation[:, 2])) @ motion.rotation
     yield from motion.go(
         lambda: hand_for(BEFORE, FLOOR + 0.020), CLOSED, CARRYING, 0.010, turn_tolerance=0.06, turn_speed=0.4
     )
@@ -73,6 +74,43 @@ def put_in(motion: Motion, mug: str, microwave: str) -> Skill:
     back = now().eef_position_world + facing * 0.12
     yield from motion.go(lambda: back, OPEN, CAREFUL, 0.015)
     return now().holds(("in", mug, f"{microwave}_heating_region"))
+
+
+def _bearing(vector: Vector) -> float:
+    """Of a vector (3,) about the vertical [rad]."""
+    return float(np.arctan2(vector[1], vector[0]))
+
+
+def _handle_grasp(state: PrivilegedState, mug: str) -> Grasp:
+    """The hand nearly level, pointing at the cup, from where nothing stands in its way."""
+    turned, points = state.rotation_world(mug), obstacles(state, except_for=(mug,))
+    offset = turned @ HANDLE
+
+    def grasp(angle: float) -> Grasp:
+        inward = about(UP, angle) @ -turned[:, 0]
+        pointing = inward * np.cos(TILT) - UP * np.sin(TILT)
+        across = np.cross(UP, inward)
+        return Grasp(
+            offset=offset,
+            entry=offset,
+            rotation=nearest_of_pair(gripper_along(pointing, across), state.eef_rotation_world),
+            approach=inward,
+            back=HANDLE_APPROACH,
+            lift=UP * MUG_LIFT,
+            opening=0.018,
+        )
+
+    def cost(grasp: Grasp) -> float:
+        place = state.position_world(mug) + grasp.entry
+        room = min(
+            clearance(OPEN_HAND, place - grasp.approach * back, grasp.rotation, points) for back in (0.0, HANDLE_APPROACH)
+        )
+        return (
+            max(0.0, 0.02 - room) * 50.0
+            + float(np.linalg.norm(rotation_error(grasp.rotation, state.eef_rotation_world))) * 0.3
+        )
+
+    return min((grasp(angle) for angle in np.deg2rad([0, -10, -20, -30, 10, 20])), key=cost)
 
 
 class Door:
@@ -104,9 +142,7 @@ class Door:
         motion.rotation = nearest_of_pair(
             gripper_down(motion.now().rotation_world(self._microwave)[:, 0]), motion.now().eef_rotation_world
         )
-        yield from motion.travel(
-            lambda: self._on_door(self.position(), 0.10), CLOSED, FREE, 0.02, turn_tolerance=0.1
-        )
+        yield from motion.travel(lambda: self._on_door(self.position(), 0.10), CLOSED, FREE, 0.02, turn_tolerance=0.1)
         yield from motion.go(
             lambda: self._on_door(min(0.1, self.position() + AHEAD), 0.005),
             CLOSED,
@@ -117,4 +153,3 @@ class Door:
         back = self._on_door(self.position(), 0.10)
         yield from motion.go(lambda: back, CLOSED, CAREFUL, 0.02)
         return self.position() > -0.005
-

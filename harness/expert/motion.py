@@ -105,10 +105,10 @@ class Motion:
         if held:
             hand = joined([hand, in_frame(state.boxes(held), state.eef_position_world, state.eef_rotation_world)])
         points = obstacles(state, except_for=(held,) if held else ())
-        turned = self.rotation
+        orientations = (state.eef_rotation_world, self.rotation)  # it turns on the way
 
         def blocked(way: list[Vector]) -> bool:
-            return any(clearance(hand, place, turned, points) < CLEARANCE for place in way)
+            return any(clearance(hand, place, turned, points) < CLEARANCE for place in way for turned in orientations)
 
         steps = max(2, int(np.linalg.norm(goal - start) / 0.03))
         straight = [start + (goal - start) * k / steps for k in range(1, steps)]

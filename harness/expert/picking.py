@@ -65,10 +65,12 @@ class Carrier:
         def entry(back: float = 0.0) -> Vector:
             return now().position_world(self._name) + grasp.entry - grasp.approach * back
 
-        yield from motion.travel(lambda: entry(APPROACH), OPEN, FREE, 0.012, turn_tolerance=0.06)
+        yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
         yield from motion.go(entry, OPEN, CAREFUL, 0.004)
         closed = now().position_world(self._name) + grasp.offset
-        for _ in range(CLOSING_STEPS):  # where it stands now: a target that moves with it would chase what a finger pushes
+        for _ in range(
+            CLOSING_STEPS
+        ):  # where it stands now: a target that moves with it would chase what a finger pushes
             yield motion.toward(closed, CLOSED, TIGHT)
         start = now().position_world(self._name)[2]
         above = now().eef_position_world + grasp.lift
