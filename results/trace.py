@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.files import write_atomically
-from tasks.interface import state_sha256
+from tasks.interface import ACTION_DIM, state_sha256
 
 TRACE_VERSION = 1
 
@@ -48,6 +48,8 @@ class Trace:
     """(Q, nsite)"""
     query_proprio: NDArray[np.float32]
     """(Q, 8)"""
+    labels: NDArray[np.float64]
+    """(T, 7) the scripted expert's answer to the state before each action, in a demonstration; (0, 7) otherwise."""
 
     def state_sha256(self, row: int) -> str:
         """The fingerprint of the state in `row`; see `tasks.interface.state_sha256`."""
@@ -87,6 +89,8 @@ def write_trace(file: Path, trace: Trace) -> None:
         "fixtures": list(trace.fixtures),
     }
     arrays = {name: getattr(trace, name) for name in _ARRAYS}
+    if len(trace.labels):
+        arrays["labels"] = trace.labels
     arrays["head"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -106,6 +110,7 @@ def read_trace(file: Path) -> Trace:
             if head["version"] != TRACE_VERSION:
                 raise TraceError(f"{file}: expected trace version {TRACE_VERSION}, got {head['version']}")
             arrays = {name: archive[name] for name in _ARRAYS}
+            arrays["labels"] = archive["labels"] if "labels" in archive else np.empty((0, ACTION_DIM))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, TraceError):
             raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from harness.expert.motion import Action, Motion
 from harness.expert.planner import Plan, next_predicate
 from harness.expert.servo import OPEN
+from tasks.bddl import Predicate
 from tasks.interface import PrivilegedState
 
 
@@ -19,21 +20,35 @@ class ScriptedExpert:
     def __init__(self) -> None:
         self._actions: Iterator[Action] | None = None
         self._state: PrivilegedState
-        self.finished = False
-        """Whether the goal holds and the hand is away: nothing is left to do."""
+        self._situation: tuple[Predicate | None, int] = (None, 0)
+        self.between_skills = False
+        """Whether the last action began a new skill, or nothing is left to do: whatever was held has been let go."""
 
     def act(self, state: PrivilegedState) -> Action:
         self._state = state
         if self._actions is None:
+            self._situation = self._see()
             self._actions = self._perform()
+        self.between_skills = False
         return next(self._actions)
+
+    def reconsider(self) -> None:
+        """Say that somebody else's action is executed: plan anew if that leads to another situation."""
+        if self._actions is not None and self._situation != self._see():
+            self._actions = None
+
+    def _see(self) -> tuple[Predicate | None, int]:
+        """What is to be done next, and with how many fingers its object is held."""
+        predicate = next_predicate(self._state)
+        movable = predicate is not None and len(predicate) == 3
+        return predicate, self._state.fingers_touch(predicate[1]) if movable else 0
 
     def _perform(self) -> Iterator[Action]:
         motion = Motion(lambda: self._state)
         plan = Plan(motion)
         while True:
             predicate = next_predicate(self._state)
-            self.finished = predicate is None
+            self.between_skills = True
             if predicate is None:
                 yield from motion.stay(1, OPEN)
             else:

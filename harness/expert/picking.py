@@ -32,7 +32,10 @@ class Placement:
     """Height over `goal` from which it is lowered [m]."""
     turned: Callable[[], NDArray[np.float64]] | None = None
     """The hand's orientation (3, 3) for it; None: as it was grasped."""
+    alignment: float = 0.015
+    """How near above the goal it must be before it is lowered [m]."""
     tolerance: float = 0.006
+    """How near the goal it must be to be let go [m]."""
     hand_above: float = -np.inf
     """The end effector stays above this height in world [m]: the hand does not fit further down."""
     retreat: float = APPROACH
@@ -105,7 +108,7 @@ class Carrier:
         yield from motion.travel(
             above, CLOSED, CARRYING, 0.06, held=self._name, turn_tolerance=0.15, turn_speed=0.4, until=dropped
         )
-        yield from motion.go(above, CLOSED, CAREFUL, 0.015, turn_tolerance=0.08, until=dropped)
+        yield from motion.go(above, CLOSED, CAREFUL, placement.alignment, turn_tolerance=0.08, until=dropped)
         yield from motion.go(down, CLOSED, placement.lowering, placement.tolerance, until=dropped)
         if dropped():
             return False

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.expert.fixtures import DRAWER_ROOMY, KNOB_OFF, KNOB_ON, Drawer, turn_knob
-from harness.expert.grasps import HOLDS, Grasp, Narrowest, Rim
+from harness.expert.grasps import HOLDS, NoGraspError
 from harness.expert.microwave import Door, put_in
 from harness.expert.motion import Motion, Skill
 from harness.expert.picking import Carrier, Placement
-from harness.expert.servo import UP, Vector, about, gripper_down, nearest_of_pair
+from harness.expert.servo import OPEN, UP, Vector, about, gripper_down, nearest_of_pair
 from tasks.bddl import Predicate, Problem, read_problem
 from tasks.interface import PrivilegedState, TaskSpec
 
@@ -122,7 +122,12 @@ class Plan:
         carrier = self._carriers.setdefault(name, Carrier(self._motion, name))
         placer = _placer(parent, self._motion.now().categories, target)
         assert placer is not None, "check_supported has looked"
-        if not (yield from carrier.pick()):
+        try:
+            picked = yield from carrier.pick()
+        except NoGraspError:  # it fell over: no way to hold it from above
+            yield from self._motion.stay(10, OPEN)
+            return False
+        if not picked:
             yield from carrier.retreat()
             return False
         placement = placer(self._motion.now, name, target)
@@ -222,7 +227,7 @@ def _in_drawer(now: Now, name: str, target: str) -> Placement:
 def _in_caddy(now: Now, name: str, target: str) -> Placement:
     """A book, turned until its thickness lies across the compartment."""
     state = now()
-    depth, middle = _bottom(state, name), _middle(state, name)
+    depth = _bottom(state, name)
 
     def turned() -> NDArray[np.float64]:
         state = now()
@@ -237,8 +242,7 @@ def _in_caddy(now: Now, name: str, target: str) -> Placement:
         place[2] = state.position_world(state.parent(target))[2] + 0.0138 + depth + 0.010
         return place
 
-    del middle
-    return Placement(goal=goal, above=0.16, turned=turned, lowering=0.4, retreat=0.12)
+    return Placement(goal=goal, above=0.16, turned=turned, alignment=0.004, lowering=0.4, retreat=0.12)
 
 
 PLACERS: dict[str, Placer] = {
@@ -270,6 +274,3 @@ def _placer(parent: str, kinds: dict[str, str], target: str) -> Placer | None:
     if _is_table(parent, kinds, target):
         return _on_table
     return PLACERS.get(category)
-
-
-__all__ = ["Grasp", "Narrowest", "Plan", "Rim", "UnsupportedTaskError", "check_supported", "next_predicate"]

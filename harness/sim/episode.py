@@ -18,7 +18,7 @@ from harness.ensembling import make_ensembler
 from harness.policies.worker import make_worker_policy
 from harness.sim.privileged import SimulatorPrivilegedState
 from harness.sim.renderer import convert
-from harness.sim.settings import RolloutSettings, TraceWriteError
+from harness.sim.settings import Demonstrating, RolloutSettings, TraceWriteError, WorkerPolicyError
 from harness.sim.simulator import Simulator, SimulatorState
 from results.trace import Trace, trace_path, write_trace
 from tasks.demonstrations import DemonstrationFile, read_demonstration_start
@@ -38,10 +38,6 @@ from tasks.protocols import find_protocol
 
 Query = Callable[[Observation], tuple[ActionChunk, float]]
 """Observation → chunk, and the wall time the policy took for it [s]."""
-
-
-class WorkerPolicyError(Exception):
-    """A policy inside the worker raised. It is not retried; the cause has the traceback."""
 
 
 class ActionSource(Protocol):
@@ -81,25 +77,67 @@ class PrivilegedSource:
         self._state = SimulatorPrivilegedState(simulator)
         self._spent = spent
         self._spec = spec
-        self._policy = self._guarded(lambda: make_worker_policy(name))
+        self._policy = _guarded(spec, lambda: make_worker_policy(name))
 
     def action(self, step: int) -> NDArray[np.float64]:
         started = time.perf_counter()
-        action = self._guarded(lambda: np.asarray(self._policy.act(self._state), dtype=np.float64))
+        action = _guarded(self._spec, lambda: np.asarray(self._policy.act(self._state), dtype=np.float64))
         self._spent.policy_s += time.perf_counter() - started
         self.queries += 1
-        try:
-            return ActionChunk(actions=action.reshape(1, -1)).actions[0]
-        except ActionError as error:
-            raise WorkerPolicyError(f"{self._spec.episode_id} step {step}: {error}") from error
+        return _one_action(self._spec, step, action)
 
-    def _guarded(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except Exception as error:
-            raise WorkerPolicyError(
-                f"{self._spec.episode_id}: the worker policy raised {type(error).__name__}: {error}"
-            ) from error
+
+class Demonstration:
+    """The expert's actions as `DemonstrationSource` gives them, with an observation recorded for every one."""
+
+    def __init__(
+        self,
+        settings: Demonstrating,
+        spec: EpisodeSpec,
+        simulator: Simulator,
+        rows: _TraceRows,
+        driver: Callable[[], ChunkedSource],
+    ) -> None:
+        from harness.sim.demonstrating import DemonstrationSource  # scipy: not in workers that evaluate
+
+        self._spec, self._simulator, self._rows = spec, simulator, rows
+        state = SimulatorPrivilegedState(simulator)
+        self._source = DemonstrationSource(settings, spec.episode_id, state, driver)
+
+    @property
+    def queries(self) -> int:
+        return self._source.queries
+
+    @property
+    def labels(self) -> list[NDArray[np.float64]]:
+        return self._source.labels
+
+    def action(self, step: int) -> NDArray[np.float64]:
+        observed = len(self._rows.query_steps)
+        action = self._source.action(step)
+        if len(self._rows.query_steps) == observed:  # no policy looked
+            self._rows.add_query(self._simulator, step)
+        return _one_action(self._spec, step, action)
+
+    def finished(self, succeeded: bool) -> bool:
+        return self._source.finished(succeeded=succeeded)
+
+
+def _guarded(spec: EpisodeSpec, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:
+        raise WorkerPolicyError(
+            f"{spec.episode_id}: the worker policy raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _one_action(spec: EpisodeSpec, step: int, action: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`action` (7,), checked."""
+    try:
+        return ActionChunk(actions=action.reshape(1, -1)).actions[0]
+    except ActionError as error:
+        raise WorkerPolicyError(f"{spec.episode_id} step {step}: {error}") from error
 
 
 @dataclass(slots=True)
@@ -118,6 +156,7 @@ class _TraceRows:
     query_qpos: list[NDArray[np.float64]] = field(default_factory=list)
     query_site_alpha: list[NDArray[np.float32]] = field(default_factory=list)
     query_proprio: list[NDArray[np.float32]] = field(default_factory=list)
+    labels: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add_query(self, simulator: Simulator, step: int) -> None:
         sampled = simulator.sampled
@@ -143,6 +182,7 @@ class _TraceRows:
             query_qpos=np.array(self.query_qpos, dtype=np.float64).reshape(queries, nq),
             query_site_alpha=np.array(self.query_site_alpha, dtype=np.float32).reshape(queries, nsite),
             query_proprio=np.array(self.query_proprio, dtype=np.float32).reshape(queries, PROPRIO_DIM),
+            labels=np.array(self.labels, dtype=np.float64).reshape(-1, ACTION_DIM),
         )
 
 
@@ -183,7 +223,7 @@ class EpisodeRunner:
         simulator.reset(spec)
         rows.states.append(simulator.state())
         source = self._source(spec, simulator, rows, spent, query)
-        horizon, stop_at_success = self._length(spec)
+        horizon, over = self._length(spec), self._ending(spec, source)
         succeeded, clipped = False, 0
         for step in range(horizon):
             action = source.action(step)
@@ -191,8 +231,10 @@ class EpisodeRunner:
             rows.actions.append(action)
             succeeded = simulator.step(action) or succeeded
             rows.states.append(simulator.state())
-            if succeeded and stop_at_success:
+            if over(succeeded):
                 break
+        if isinstance(source, Demonstration):
+            rows.labels = source.labels
         trace = rows.trace(spec, simulator)
         self._keep(trace)
         return EpisodeRecord(
@@ -242,9 +284,6 @@ class EpisodeRunner:
     def _source(
         self, spec: EpisodeSpec, simulator: Simulator, rows: _TraceRows, spent: _Spent, query: Query
     ) -> ActionSource:
-        if self._settings.worker_policy:
-            return PrivilegedSource(self._settings.worker_policy, spec, simulator, spent)
-
         def observe(step: int) -> Observation:
             rows.add_query(simulator, step)
             images = simulator.images(self._settings.cameras)
@@ -265,11 +304,28 @@ class EpisodeRunner:
             spent.wait_s += time.perf_counter() - started - policy_s
             return chunk
 
-        return ChunkedSource(self._settings, observe, timed_query)
+        def driver() -> ChunkedSource:
+            return ChunkedSource(self._settings, observe, timed_query)
 
-    def _length(self, spec: EpisodeSpec) -> tuple[int, bool]:
-        """(control steps at most, whether success ends the episode). A demonstration is replayed to its end."""
+        demonstrating = self._settings.demonstrating
+        if demonstrating is not None:
+            return Demonstration(demonstrating, spec, simulator, rows, driver)
+        if self._settings.worker_policy:
+            return PrivilegedSource(self._settings.worker_policy, spec, simulator, spent)
+        return driver()
+
+    def _length(self, spec: EpisodeSpec) -> int:
+        """Control steps at most. A recorded demonstration is replayed to its end."""
         if isinstance(spec.init, Recorded):
             with DemonstrationFile(spec.init.file) as file:
-                return len(file.demonstration(spec.init.demo).actions), False
-        return self._protocol.horizon(spec.task), True
+                return len(file.demonstration(spec.init.demo).actions)
+        return self._protocol.horizon(spec.task)
+
+    @staticmethod
+    def _ending(spec: EpisodeSpec, source: ActionSource) -> Callable[[bool], bool]:
+        """Whether an episode ends now, from whether the goal has held."""
+        if isinstance(source, Demonstration):
+            return source.finished
+        if isinstance(spec.init, Recorded):
+            return lambda succeeded: False
+        return lambda succeeded: succeeded

@@ -9,6 +9,18 @@ from tasks.interface import EnsembleSpec, ImageConvention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstrating:
+    """How demonstrations are made of episodes."""
+
+    noise: float
+    """Strength of the disturbance; 0 for none."""
+    expert_share: float
+    """How often the expert drives, rather than the parent's policy; 1 without a policy."""
+    seed: int
+    """Of the disturbance, and of who drives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSettings:
     """How every episode of a run is rolled out."""
 
@@ -19,9 +31,15 @@ class RolloutSettings:
     ensemble: EnsembleSpec
     worker_policy: str
     """Name of a policy that runs inside the worker with privileged state; empty: the parent's policy is queried."""
+    demonstrating: Demonstrating | None = None
+    """Record the scripted expert's answer to every state; None: an evaluation."""
     run_dir: Path
     """Traces are written below it."""
 
 
 class TraceWriteError(Exception):
     """An episode's trace cannot be kept: the disk is full, or the run directory is gone. No other episode's could."""
+
+
+class WorkerPolicyError(Exception):
+    """A policy inside the worker raised. It is not retried; the cause has the traceback."""

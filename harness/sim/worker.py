@@ -116,7 +116,7 @@ def serve(connection: Connection) -> None:
 
 
 def _run(runner: EpisodeRunner, message: RunEpisode, query: Query_) -> Done | Failed:
-    from harness.sim.episode import WorkerPolicyError
+    from harness.sim.settings import WorkerPolicyError
     from harness.sim.simulator import SimulatorError
 
     try:

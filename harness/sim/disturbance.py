@@ -1,0 +1,53 @@
+"""What disturbs a demonstration, so that recovery is in the data: a moved start, noise on every action, pushes.
+
+The action that is executed differs from the one that is learnt: a demonstration keeps the expert's own answer to the state that the
+disturbance led to (Laskey et al., DART, arXiv 1703.09327).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ACTION_STD, ACTION_MEMORY = 0.15, 0.8
+"""Standard deviation of the noise on translation and rotation at strength 1, and how much of it carries over to the next step."""
+PUSH_CHANCE, PUSH_STEPS = 0.01, 5
+"""Per step: whether a push begins at strength 1; and how long it lasts."""
+START_STEPS = 8
+"""Steps of random motion before a demonstration at strength 1."""
+
+
+class Disturbance:
+    """Of one episode.
+
+    Args:
+        strength: 0 for none; 1 makes about one push in a demonstration.
+        generator: draws everything.
+    """
+
+    def __init__(self, strength: float, generator: np.random.Generator) -> None:
+        self._strength = strength
+        self._generator = generator
+        self._noise = np.zeros(6)
+        self._push = self._direction()
+        self._push_left = round(START_STEPS * strength)
+
+    def applied(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The action (7,) to be executed in place of `action` (7,); its gripper entry is left alone."""
+        if self._strength == 0.0:
+            return action
+        if self._push_left == 0 and self._generator.random() < PUSH_CHANCE * self._strength:
+            self._push, self._push_left = self._direction(), PUSH_STEPS
+        fresh = self._generator.normal(scale=ACTION_STD * self._strength, size=6)
+        self._noise = ACTION_MEMORY * self._noise + np.sqrt(1.0 - ACTION_MEMORY**2) * fresh
+        disturbed = action.copy()
+        if self._push_left > 0:
+            self._push_left -= 1
+            disturbed[:3] = self._push
+        disturbed[:6] = np.clip(disturbed[:6] + self._noise, -1.0, 1.0)
+        return disturbed
+
+    def _direction(self) -> NDArray[np.float64]:
+        direction = self._generator.normal(size=3)
+        push: NDArray[np.float64] = direction / np.abs(direction).max()
+        return push
