@@ -23,7 +23,7 @@ from harness.progress import RunProgress
 from harness.rollout.batcher import ExplainedPolicyError
 from harness.rollout.engine import Engine, EngineLimits, Incident, RecordingError, RunEnd
 from harness.rollout.in_process import run_in_process
-from harness.rollout.video_pool import VideoPoolError
+from harness.rollout.render_pool import RenderPoolError
 from harness.sim.gl import GlError, set_environment
 from harness.sim.settings import TraceWriteError
 from harness.terminal import Terminal
@@ -36,7 +36,7 @@ from results.table import print_incidents, print_results
 from tasks.interface import EpisodeRecord, EpisodeSpec
 from tasks.suites import SUITES, load_suite
 
-USER_ERRORS = (ValueError, OSError, GlError, VideoPoolError)
+USER_ERRORS = (ValueError, OSError, GlError, RenderPoolError)
 """What is said in a line or two, without a traceback."""
 EXIT_OK, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -285,7 +285,7 @@ def _videos(evaluation: Evaluation, records: list[EpisodeRecord], arguments: Eva
     except KeyboardInterrupt:
         terminal.complain(f"vla-eval: interrupted while rendering videos; go on with\n{again}")
         return EXIT_INTERRUPTED
-    except (GlError, VideoPoolError, OSError) as error:
+    except (GlError, RenderPoolError, OSError) as error:
         terminal.complain(f"vla-eval: no videos: {error}\nLater: {again}")
     return EXIT_OK
 

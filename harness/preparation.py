@@ -108,6 +108,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         image_convention=needs.image_convention or plan.protocol.image_convention,
         ensemble=ensemble,
         worker_policy="expert" if policy is None else "",
+        recorded_steps={} if recording is None else {key: len(done) for key, done in recording.actions.items()},
         run_dir=run_dir.path.resolve(),
     )
     manifest = _manifest(

@@ -12,7 +12,8 @@ from harness.arguments import EvalArguments
 from harness.machine import check_workers, count_workers
 from harness.preparation import check_video_flags
 from harness.progress import LINE_EVERY_S
-from harness.rollout.video_pool import VideoPool, VideoResult
+from harness.rollout.messages import RenderVideo
+from harness.rollout.render_pool import RenderPool, RenderResult
 from harness.sim.gl import choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
@@ -43,7 +44,7 @@ def videos_after_run(
 
     Raises:
         GlError: nothing can be rendered on this machine.
-        VideoPoolError: likewise, by a worker.
+        RenderPoolError: likewise, by a worker.
         KeyboardInterrupt: Ctrl-C; whole videos are kept.
     """
     return _render(run, manifest, _missing(run.path, records, arguments), arguments, terminal)
@@ -55,7 +56,7 @@ def render_run(arguments: EvalArguments, terminal: Terminal) -> VideosEnd:
     Raises:
         ValueError: there is no such run or episode, or its policy saw nothing to show.
         GlError: nothing can be rendered on this machine.
-        VideoPoolError: likewise, by a worker.
+        RenderPoolError: likewise, by a worker.
         KeyboardInterrupt: Ctrl-C; whole videos are kept.
     """
     check_workers(arguments.workers)
@@ -107,7 +108,7 @@ def _render(
     workers = min(max(1, count_workers(arguments.workers, on_gpu=not is_software(device))), len(records))
     policy_view = arguments.video_view == "policy"
     terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")
-    pool = VideoPool(
+    pool = RenderPool(
         settings=RolloutSettings(
             protocol=manifest.protocol["name"],
             cameras=manifest.cameras if policy_view else ("agentview",),
@@ -119,8 +120,9 @@ def _render(
         backend=backend,
         egl_devices=egl_devices,
         workers=workers,
-        size_px=arguments.video_size,
-        policy_view=policy_view,
+        request=lambda record: RenderVideo(
+            spec=record.spec, outcome=record.outcome, size_px=arguments.video_size, policy_view=policy_view
+        ),
         timeout_s=arguments.worker_timeout_s,
     )
     report = _Report(run, len(records), policy_view, terminal)
@@ -136,7 +138,7 @@ class _Report:
         self.done = self.failed = 0
         self._last_line = time.monotonic()
 
-    def add(self, result: VideoResult) -> None:
+    def add(self, result: RenderResult) -> None:
         self.done += 1
         episode_id = result.record.spec.episode_id
         if result.error:

@@ -40,8 +40,9 @@ class ScriptedExpert:
     def _see(self) -> tuple[Predicate | None, int]:
         """What is to be done next, and with how many fingers its object is held."""
         predicate = next_predicate(self._state)
-        movable = predicate is not None and len(predicate) == 3
-        return predicate, self._state.fingers_touch(predicate[1]) if movable else 0
+        if predicate is None or len(predicate) < 3:
+            return predicate, 0
+        return predicate, self._state.fingers_touch(predicate[1])
 
     def _perform(self) -> Iterator[Action]:
         motion = Motion(lambda: self._state)

@@ -66,7 +66,7 @@ APPROACH = 0.10
 
 Hold = Rim | Knob | Narrowest
 
-HOLDS: dict[str, Hold] = {
+_SHAPED: dict[str, Hold] = {
     # the wall slopes: 32 mm deep slips
     "akita_black_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
     "white_bowl": Rim(height=0.052, radius=0.050, depth=0.016),
@@ -76,24 +76,24 @@ HOLDS: dict[str, Hold] = {
     "porcelain_mug": Rim(height=0.108, radius=0.043, depth=0.020, centre=(0.012, 0.0), handle=(-1.0, 0.0)),
     "white_yellow_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
     "red_coffee_mug": Rim(height=0.103, radius=0.043, depth=0.020, centre=(-0.018, 0.0), handle=(1.0, 0.0)),
-    # the body is 77 to 82 mm wide: by the lid's knob, the fingers beside spout and handle
+    # the body is 77 to 82 mm wide: by the lid's knob, the fingers beside spout and handle, 7 mm above the body
     "moka_pot": Knob(centre=(0.0, -0.0013, 0.083), finger_axis=(1.0, 0.0, 0.0)),
-} | {
-    category: Narrowest()
-    for category in (
-        *("alphabet_soup", "tomato_sauce", "cream_cheese", "butter", "milk", "orange_juice", "chocolate_pudding"),
-        *(
-            "salad_dressing",
-            "new_salad_dressing",
-            "bbq_sauce",
-            "ketchup",
-            "wine_bottle",
-            "cookies",
-            "macaroni_and_cheese",
-        ),
-        *("popcorn", "black_book", "yellow_book"),
-    )
 }
+_CONVEX = (
+    *(
+        "alphabet_soup",
+        "tomato_sauce",
+        "cream_cheese",
+        "butter",
+        "milk",
+        "orange_juice",
+        "chocolate_pudding",
+        "ketchup",
+    ),
+    *("salad_dressing", "new_salad_dressing", "bbq_sauce", "wine_bottle", "cookies", "macaroni_and_cheese", "popcorn"),
+    *("black_book", "yellow_book"),
+)
+HOLDS: dict[str, Hold] = {**_SHAPED, **{category: Narrowest() for category in _CONVEX}}
 """Category → how it is held."""
 
 YAW_STEP = np.deg2rad(15)
@@ -185,11 +185,10 @@ def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
             yield from _narrowest(state, name, hold)
 
 
-def _down(
-    state: PrivilegedState, offset: Vector, entry: Vector, finger_axis: Vector, lift: float, opening: float
-) -> Grasp:
+def _down(state: PrivilegedState, offset: Vector, finger_axis: Vector, *, lift: float, opening: float = 0.0) -> Grasp:
+    """From straight above."""
     rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world)
-    return Grasp(offset=offset, entry=entry, rotation=rotation, approach=-UP, lift=UP * lift, opening=opening)
+    return Grasp(offset=offset, entry=offset, rotation=rotation, approach=-UP, lift=UP * lift, opening=opening)
 
 
 def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
@@ -201,7 +200,7 @@ def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
         if outward @ handle > 0.5:  # within 60 degrees of it
             continue
         offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
-        grasp = _down(state, offset, offset, outward, hold.lift, 0.0)
+        grasp = _down(state, offset, outward, lift=hold.lift)
         yield grasp
         aslant = (UP + outward) / np.sqrt(2)
         yield dataclasses.replace(grasp, approach=-aslant, lift=aslant * hold.lift)
@@ -212,13 +211,14 @@ def _rim_in_drawer(state: PrivilegedState, name: str, hold: Rim, cabinet: str) -
     height = UP * (hold.height - DRAWER_DEPTH)
     for side in (-1.0, 1.0):
         outward = side * state.rotation_world(cabinet)[:, 0]
-        yield _down(state, outward * DRAWER_RADIUS + height, outward * DRAWER_ENTRY + height, outward, hold.lift, 0.0)
+        grasp = _down(state, outward * DRAWER_RADIUS + height, outward, lift=hold.lift)
+        yield dataclasses.replace(grasp, entry=outward * DRAWER_ENTRY + height)
 
 
 def _knob(state: PrivilegedState, name: str, hold: Knob) -> Iterator[Grasp]:
     turned = state.rotation_world(name)
     offset = turned @ np.array(hold.centre)
-    yield _down(state, offset, offset, turned @ np.array(hold.finger_axis), hold.lift, 0.0)
+    yield _down(state, offset, turned @ np.array(hold.finger_axis), lift=hold.lift)
 
 
 def _narrowest(state: PrivilegedState, name: str, hold: Narrowest) -> Iterator[Grasp]:
@@ -239,7 +239,7 @@ def _narrowest(state: PrivilegedState, name: str, hold: Narrowest) -> Iterator[G
             axis * (along_axis.max() + along_axis.min()) / 2 + across * (along_across.max() + along_across.min()) / 2
         )
         offset = np.array([*middle[:2], height]) - origin
-        yield _down(state, offset, offset, axis, hold.lift, width)
+        yield _down(state, offset, axis, lift=hold.lift, opening=width)
 
 
 def _slab(boxes: Boxes, low: float, high: float) -> NDArray[np.float64]:

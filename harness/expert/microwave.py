@@ -103,7 +103,8 @@ def _handle_grasp(state: PrivilegedState, mug: str) -> Grasp:
     def cost(grasp: Grasp) -> float:
         place = state.position_world(mug) + grasp.entry
         room = min(
-            clearance(OPEN_HAND, place - grasp.approach * back, grasp.rotation, points) for back in (0.0, HANDLE_APPROACH)
+            clearance(OPEN_HAND, place - grasp.approach * back, grasp.rotation, points)
+            for back in (0.0, HANDLE_APPROACH)
         )
         return (
             max(0.0, 0.02 - room) * 50.0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.expert.hand import CLOSED_HAND, OPEN_HAND, clearance, in_frame, joined, obstacles
-from harness.expert.servo import CLOSED, OPEN, UP, Vector, rotation_error, servo
+from harness.expert.servo import CLOSED, Vector, rotation_error, servo
 from tasks.interface import PrivilegedState
 
 Action = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Motion:
 
     def toward(self, position: Vector, gripper: float, speed: float, turn_speed: float = 1.0) -> Action:
         """One action towards a position (3,) [m]."""
-        return servo(self.now(), position, self.rotation, gripper, speed, turn_speed)
+        return servo(self.now(), position, self.rotation, gripper, speed=speed, turn_speed=turn_speed)
 
     def go(
         self,
@@ -122,11 +122,3 @@ class Motion:
                 break
             height += RISE
         return height
-
-
-def raised(position: Vector, height: float) -> Vector:
-    """`position` (3,), `height` [m] further up."""
-    return position + UP * height
-
-
-__all__ = ["CLOSED", "OPEN", "Action", "Motion", "Skill", "Vector", "raised"]

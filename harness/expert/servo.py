@@ -33,6 +33,7 @@ def servo(
     position_world: Vector,
     rotation_world: NDArray[np.float64],
     gripper: float,
+    *,
     speed: float,
     turn_speed: float = 1.0,
 ) -> NDArray[np.float64]:

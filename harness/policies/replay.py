@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from harness.policies.simple import CHUNK_STEPS, BlindPolicy
 from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.demonstrations import DemonstrationError, DemonstrationFile
-from tasks.interface import ACTION_DIM, ActionChunk, EpisodeRecord, Observation, Recorded
+from tasks.interface import ACTION_DIM, ActionChunk, EpisodeRecord, InitState, Observation, Official, Recorded, Sampled
 from tasks.plan import Plan, local_episode, make_episode
 from tasks.protocols import Protocol, find_protocol
 from tasks.suites import SUITES, load_suite
@@ -94,12 +95,23 @@ def _from_file(path: Path, protocol: Protocol, suites: Sequence[str]) -> Recordi
         tasks = [task for suite in suites or SUITES for task in load_suite(suite) if task.name == file.task_name]
         if not tasks:
             raise DemonstrationError(f"{path}: its task {file.task_name!r} is in none of {', '.join(suites or SUITES)}")
+        said = {demo: file.episode(demo) for demo in file.demos}
         for demo in file.demos:
-            spec = make_episode(tasks[0], Recorded(file=path, demo=demo), protocol)
+            if said[demo]:
+                protocol = find_protocol(said[demo]["protocol"])
+            spec = make_episode(tasks[0], _init(path, demo, said[demo]), protocol)
             specs.append(spec)
-            actions[spec.episode_id] = file.demonstration(demo).actions
-            final_states[spec.episode_id] = file.final_state_sha256(demo)
+            actions[spec.episode_id] = file.demonstration(demo).executed_actions
+            final_states[spec.episode_id] = said[demo].get("final_state_sha256") or file.final_state_sha256(demo)
     return Recording(plan=Plan(protocol=protocol, episodes=tuple(specs)), actions=actions, final_states=final_states)
+
+
+def _init(path: Path, demo: str, said: Mapping[str, Any]) -> InitState:
+    """How the episode begins: as it did, where the file says how; else from the recorded model and state."""
+    if not said:
+        return Recorded(file=path, demo=demo)
+    init = said["init"]
+    return Sampled(seed=init["seed"]) if init["kind"] == "sampled" else Official(index=init["index"])
 
 
 def unequal_final_states(recording: Recording, records: Sequence[EpisodeRecord], run_dir: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -45,8 +46,17 @@ class RenderVideo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenderDemonstration:
+    """Parent → worker: write a demonstration, with its images, from its trace."""
+
+    spec: EpisodeSpec
+    file: Path
+    size_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """Worker → parent: the video is on disk."""
+    """Worker → parent: the video, or the demonstration, is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +86,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Worker → parent: the episode, or the rendering of its video, raised."""
+    """Worker → parent: the episode, or the rendering of it, raised."""
 
     error: str
     """The traceback, or a message that needs none."""

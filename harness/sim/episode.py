@@ -21,7 +21,7 @@ from harness.sim.renderer import convert
 from harness.sim.settings import Demonstrating, RolloutSettings, TraceWriteError, WorkerPolicyError
 from harness.sim.simulator import Simulator, SimulatorState
 from results.trace import Trace, trace_path, write_trace
-from tasks.demonstrations import DemonstrationFile, read_demonstration_start
+from tasks.demonstrations import read_demonstration_start
 from tasks.interface import (
     ACTION_DIM,
     PROPRIO_DIM,
@@ -43,7 +43,8 @@ Query = Callable[[Observation], tuple[ActionChunk, float]]
 class ActionSource(Protocol):
     """Where the actions of one episode come from."""
 
-    queries: int
+    @property
+    def queries(self) -> int: ...
 
     def action(self, step: int) -> NDArray[np.float64]: ...
 
@@ -315,17 +316,13 @@ class EpisodeRunner:
         return driver()
 
     def _length(self, spec: EpisodeSpec) -> int:
-        """Control steps at most. A recorded demonstration is replayed to its end."""
-        if isinstance(spec.init, Recorded):
-            with DemonstrationFile(spec.init.file) as file:
-                return len(file.demonstration(spec.init.demo).actions)
-        return self._protocol.horizon(spec.task)
+        """Control steps at most."""
+        return self._settings.recorded_steps.get(spec.episode_id) or self._protocol.horizon(spec.task)
 
-    @staticmethod
-    def _ending(spec: EpisodeSpec, source: ActionSource) -> Callable[[bool], bool]:
+    def _ending(self, spec: EpisodeSpec, source: ActionSource) -> Callable[[bool], bool]:
         """Whether an episode ends now, from whether the goal has held."""
         if isinstance(source, Demonstration):
             return source.finished
-        if isinstance(spec.init, Recorded):
+        if spec.episode_id in self._settings.recorded_steps:
             return lambda succeeded: False
         return lambda succeeded: succeeded

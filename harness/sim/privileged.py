@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class SimulatorPrivilegedState:
         self._data = simulator.scene.data
         self._problem = simulator.scene.problem
         self._robot = self._env.robots[0]
+        self._geoms: dict[str, NDArray[np.intp]] = {}
         self._categories = {**self._problem.objects, **self._problem.fixtures}
 
     @property
@@ -102,7 +104,7 @@ class SimulatorPrivilegedState:
         touching = {int(a) for a, b in pairs if b in other} | {int(b) for a, b in pairs if a in other}
         return sum(bool(touching & finger) for finger in self._finger_geoms)
 
-    def _part(self, name: str) -> object:
+    def _part(self, name: str) -> Any:
         return self._env.object_sites_dict.get(name) or self._env.get_object(name)
 
     @functools.cached_property
@@ -113,8 +115,12 @@ class SimulatorPrivilegedState:
             for finger in ("left_finger", "right_finger")
         )
 
-    @functools.cache  # noqa: B019: lives as long as its episode
     def _collision_geoms(self, name: str) -> NDArray[np.intp]:
+        if name not in self._geoms:
+            self._geoms[name] = self._find_collision_geoms(name)
+        return self._geoms[name]
+
+    def _find_collision_geoms(self, name: str) -> NDArray[np.intp]:
         model = self._model
         if name in self._env.obj_body_id:
             root = self._env.obj_body_id[name]

@@ -86,6 +86,7 @@ class Scene:
         }
         self.fixtures = tuple(self.env.fixtures_dict)
         self._fixture_bodies = [self.env.obj_body_id[name] for name in self.fixtures]
+        self.fixture_body_names = tuple(self.model.body(body).name for body in self._fixture_bodies)
 
     @staticmethod
     def _build(task: TaskSpec) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.interface import EnsembleSpec, ImageConvention
@@ -33,6 +34,8 @@ class RolloutSettings:
     """Name of a policy that runs inside the worker with privileged state; empty: the parent's policy is queried."""
     demonstrating: Demonstrating | None = None
     """Record the scripted expert's answer to every state; None: an evaluation."""
+    recorded_steps: Mapping[str, int] = field(default_factory=dict)
+    """Episode id → control steps of a recorded episode, which is replayed to its end, also beyond success."""
     run_dir: Path
     """Traces are written below it."""
 

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.renderer import convert
-from harness.sim.scene import Scene
-from harness.sim.scene_view import SceneView
 from harness.sim.settings import RolloutSettings
-from results.trace import Trace, TraceError, read_trace, trace_path
+from harness.sim.trace_scene import ShownTrace, TraceScenes
+from results.trace import Trace, read_trace, trace_path
 from results.video import Caption, FrameLayout, video_path, write_video
-from tasks.demonstrations import read_demonstration_start
-from tasks.interface import CAMERAS, CONTROL_HZ, EpisodeSpec, Outcome, Recorded
+from tasks.interface import CAMERAS, CONTROL_HZ, EpisodeSpec, Outcome
 from tasks.protocols import find_protocol
 
 
@@ -32,9 +30,7 @@ class TraceVideos:
         self._settings = settings
         self._size_px = size_px
         self._policy_view = policy_view
-        self._built_for: tuple[str, str] | None = None
-        self._scene: Scene
-        self._view: SceneView
+        self._scenes = TraceScenes(size_px)
 
     def render(self, spec: EpisodeSpec, outcome: Outcome) -> None:
         """Write the episode's video into the run directory.
@@ -45,17 +41,14 @@ class TraceVideos:
         """
         run_dir = self._settings.run_dir
         trace = read_trace(run_dir / trace_path(spec.episode_id))
-        self._build(spec)
-        if trace.qpos.shape[1] != self._scene.model.nq or trace.fixtures != self._scene.fixtures:
-            raise TraceError(f"the trace of {spec.episode_id} was recorded with another model of the task")
-        self._scene.place_fixtures(trace.fixture_poses)
+        shown = self._scenes.open(spec, trace)
         text = find_protocol(spec.protocol).instruction(spec.task)
         layout = FrameLayout(
             cameras=len(self._settings.cameras if self._policy_view else CAMERAS),
             size_px=self._size_px,
             caption=Caption(outcome=outcome, text=f"as the policy saw it: {text}" if self._policy_view else text),
         )
-        frames = self._observed(trace) if self._policy_view else self._states(trace)
+        frames = self._observed(shown, trace) if self._policy_view else self._states(shown, trace)
         write_video(
             run_dir / video_path(spec.episode_id, policy_view=self._policy_view),
             (layout.frame(images, step / CONTROL_HZ) for step, images in enumerate(frames)),
@@ -63,40 +56,18 @@ class TraceVideos:
             height=layout.height,
         )
 
-    def _build(self, spec: EpisodeSpec) -> None:
-        xml = ""
-        if isinstance(spec.init, Recorded):
-            xml = read_demonstration_start(spec.init.file, spec.init.demo).model_xml
-        if self._built_for == (str(spec.task), xml):
-            return
-        if self._built_for is not None:
-            self._view.close()
-            self._scene.close()
-        self._built_for = None
-        self._scene = Scene(spec.task, xml)
-        self._view = SceneView(self._scene, self._size_px)
-        self._built_for = (str(spec.task), xml)
-
-    def _states(self, trace: Trace) -> Iterator[NDArray[np.uint8]]:
+    @staticmethod
+    def _states(shown: ShownTrace, trace: Trace) -> Iterator[NDArray[np.uint8]]:
         """After every control step: uint8 (2, size, size, 3), true view."""
-        for qpos, alpha in zip(trace.qpos, trace.site_alpha, strict=True):
-            images = self._view.images(CAMERAS, qpos, self._site_rgba(alpha))
-            yield np.stack([convert(image, "true_view") for image in images])
+        for row in range(len(trace.qpos)):
+            yield np.stack([convert(image, "true_view") for image in shown.state(row, CAMERAS)])
 
-    def _observed(self, trace: Trace) -> Iterator[NDArray[np.uint8]]:
+    def _observed(self, shown: ShownTrace, trace: Trace) -> Iterator[NDArray[np.uint8]]:
         """Before every control step, the policy's last observation: uint8 (cameras, size, size, 3), its convention."""
         images = np.zeros((len(self._settings.cameras), self._size_px, self._size_px, 3), dtype=np.uint8)
         rows = {int(step): row for row, step in enumerate(trace.query_steps)}
         for step in range(len(trace.qpos)):
             if step in rows:
-                row = rows[step]
-                raw = self._view.images(
-                    self._settings.cameras, trace.query_qpos[row], self._site_rgba(trace.query_site_alpha[row])
-                )
+                raw = shown.observation(rows[step], self._settings.cameras)
                 images = np.stack([convert(image, self._settings.image_convention) for image in raw])
             yield images
-
-    def _site_rgba(self, alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-        rgba: NDArray[np.float32] = self._scene.model.site_rgba.copy()
-        rgba[:, 3] = alpha
-        return rgba

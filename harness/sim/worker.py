@@ -23,6 +23,7 @@ from harness.rollout.messages import (
     Failed,
     Query,
     Ready,
+    RenderDemonstration,
     Rendered,
     RenderVideo,
     RunEpisode,
@@ -35,6 +36,7 @@ from tasks.interface import ActionChunk, Observation
 if TYPE_CHECKING:
     from harness.sim.episode import EpisodeRunner
     from harness.sim.episode import Query as Query_
+    from harness.sim.trace_demonstration import TraceDemonstrations
     from harness.sim.trace_video import TraceVideos
 
 
@@ -105,11 +107,11 @@ def serve(connection: Connection) -> None:
         return ActionChunk(actions=answer.actions), answer.took_s
 
     connection.send(Ready(renderer=renderer))
-    videos = _Videos(setup.settings)
+    rendering = _Rendering(setup.settings)
     while True:
         message = connection.recv()
-        if isinstance(message, RenderVideo):
-            connection.send(videos.render(message))
+        if isinstance(message, RenderVideo | RenderDemonstration):
+            connection.send(rendering.render(message))
         else:
             assert isinstance(message, RunEpisode)
             connection.send(_run(runner, message, query))
@@ -132,8 +134,8 @@ def _run(runner: EpisodeRunner, message: RunEpisode, query: Query_) -> Done | Fa
         return Failed(error=traceback.format_exc(), kind="simulation" if isinstance(error, SimulatorError) else "other")
 
 
-class _Videos:
-    """Renders videos, one kind after another.
+class _Rendering:
+    """Renders from traces, one kind of thing after another.
 
     Args:
         settings: of the run.
@@ -141,27 +143,45 @@ class _Videos:
 
     def __init__(self, settings: RolloutSettings) -> None:
         self._settings = settings
-        self._kind: tuple[int, bool] | None = None
-        self._videos: TraceVideos
+        self._kind: tuple[object, ...] = ()
+        self._renderer: TraceVideos | TraceDemonstrations
 
-    def render(self, message: RenderVideo) -> Rendered | Failed:
-        from harness.sim.trace_video import TraceVideos
+    def render(self, message: RenderVideo | RenderDemonstration) -> Rendered | Failed:
         from results.trace import TraceError
 
-        kind = (message.size_px, message.policy_view)
         try:
-            if kind != self._kind:
-                self._videos = TraceVideos(self._settings, size_px=message.size_px, policy_view=message.policy_view)
-                self._kind = kind
-            self._videos.render(message.spec, message.outcome)
+            if isinstance(message, RenderVideo):
+                self._videos(message).render(message.spec, message.outcome)
+            else:
+                self._demonstrations(message).render(message.spec, message.file)
         except TraceError as error:
             return Failed(error=str(error), kind="other")
         except OSError as error:
             return Failed(error=f"{type(error).__name__}: {error}", kind="storage")
         except Exception:
-            self._kind = None
+            self._kind = ()
             return Failed(error=traceback.format_exc(), kind="other")
         return Rendered()
+
+    def _videos(self, message: RenderVideo) -> TraceVideos:
+        from harness.sim.trace_video import TraceVideos
+
+        kind = (TraceVideos, message.size_px, message.policy_view)
+        if kind != self._kind:
+            self._renderer = TraceVideos(self._settings, size_px=message.size_px, policy_view=message.policy_view)
+            self._kind = kind
+        assert isinstance(self._renderer, TraceVideos)
+        return self._renderer
+
+    def _demonstrations(self, message: RenderDemonstration) -> TraceDemonstrations:
+        from harness.sim.trace_demonstration import TraceDemonstrations
+
+        kind = (TraceDemonstrations, message.size_px)
+        if kind != self._kind:
+            self._renderer = TraceDemonstrations(self._settings, size_px=message.size_px)
+            self._kind = kind
+        assert isinstance(self._renderer, TraceDemonstrations)
+        return self._renderer
 
 
 def main() -> None:

@@ -41,7 +41,9 @@ class Demonstration:
 
     name: str
     actions: NDArray[np.float64]
-    """(T, 7)"""
+    """(T, 7): what is to be learnt."""
+    executed_actions: NDArray[np.float64]
+    """(T, 7): what was done; other than `actions` where the demonstration was disturbed, or a policy drove."""
 
 
 class DemonstrationFile:
@@ -124,15 +126,28 @@ class DemonstrationFile:
 
     def demonstration(self, demo: str) -> Demonstration:
         """One demonstration's actions."""
-        actions = np.asarray(self.group(demo)["actions"], dtype=np.float64)
+        actions = self._actions(demo, "actions")
+        executed = self._actions(demo, "executed_actions") if "executed_actions" in self.group(demo) else actions
+        return Demonstration(name=demo, actions=actions, executed_actions=executed)
+
+    def _actions(self, demo: str, name: str) -> NDArray[np.float64]:
+        actions = np.asarray(self.group(demo)[name], dtype=np.float64)
         if actions.ndim != 2 or actions.shape[1] != ACTION_DIM or not len(actions):
-            raise DemonstrationError(f"{self._path} {demo}: expected actions (T, {ACTION_DIM}), got {actions.shape}")
+            raise DemonstrationError(f"{self._path} {demo}: expected {name} (T, {ACTION_DIM}), got {actions.shape}")
         if not np.isfinite(actions).all():
             step, entry = np.argwhere(~np.isfinite(actions))[0]
             raise DemonstrationError(
-                f"{self._path} {demo}: expected finite actions, got {actions[step, entry]} at step {step}, dimension {entry}"
+                f"{self._path} {demo}: expected finite {name}, got {actions[step, entry]} at step {step}, dimension {entry}"
             )
-        return Demonstration(name=demo, actions=actions)
+        return actions
+
+    def episode(self, demo: str) -> Mapping[str, Any]:
+        """What begins the very episode again, as `vla-collect` writes it; empty in files of others.
+
+        `suite`, `task` (index), `protocol`, `init` (`kind` and what it needs) and `final_state_sha256`.
+        """
+        said: dict[str, Any] = json.loads(self.group(demo).attrs.get("episode") or "{}")
+        return said
 
     def start(self, demo: str) -> DemonstrationStart:
         """Where one demonstration begins."""

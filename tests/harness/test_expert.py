@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.expert.pick_and_place import UnsupportedTaskError, check_supported
 from scipy.spatial.transform import Rotation
 
-from harness.expert.pick_and_place import UnsupportedTaskError, check_supported
 from harness.expert.servo import gripper_down, nearest_of_pair, rotation_error
 from harness.sim.settings import RolloutSettings
 from tasks.interface import Official, OpenLoopSpec, Outcome, WorkerPolicy

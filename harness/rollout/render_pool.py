@@ -1,4 +1,4 @@
-"""Renders the videos of finished episodes on worker processes."""
+"""Renders what finished episodes left a trace of on worker processes: videos, or demonstrations with their images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.rollout import shared_images
 from harness.rollout.dealer import Dealer
-from harness.rollout.messages import CannotStart, Failed, Ready, Rendered, RenderVideo
+from harness.rollout.messages import CannotStart, Failed, Ready, RenderDemonstration, Rendered, RenderVideo
 from harness.rollout.worker_process import Lost, WorkerProcess, device_of, incoming
 from harness.sim.gl import Backend
 from harness.sim.settings import RolloutSettings
@@ -19,29 +19,28 @@ MAX_FAILED_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VideoResult:
-    """What became of one video."""
+class RenderResult:
+    """What became of one episode's rendering."""
 
     record: EpisodeRecord
     error: str
-    """Empty when the video is there."""
+    """Empty when the file is there."""
 
 
-class VideoPoolError(Exception):
+class RenderPoolError(Exception):
     """No worker can render; the message says what is missing."""
 
 
-class VideoPool:
-    """Renders videos in parallel; a worker stays on a task while it can.
+class RenderPool:
+    """Renders in parallel; a worker stays on a task while it can.
 
     Args:
         settings: of the run; its cameras and image convention are what the policy saw.
         backend: GL backend.
         egl_devices: EGL's numbers of the devices that workers draw on in turn; empty for the default.
         workers: processes at most.
-        size_px: height and width of each camera's picture.
-        policy_view: as the policy saw it; else the true view.
-        timeout_s: longest wait for one video.
+        request: what to ask a worker for an episode.
+        timeout_s: longest wait for one episode.
     """
 
     def __init__(
@@ -51,25 +50,23 @@ class VideoPool:
         backend: Backend,
         egl_devices: Sequence[int],
         workers: int,
-        size_px: int,
-        policy_view: bool,
+        request: Callable[[EpisodeRecord], RenderVideo | RenderDemonstration],
         timeout_s: float,
     ) -> None:
         self._settings = settings
         self._backend = backend
         self._egl_devices = egl_devices
         self._limit = workers
-        self._size_px = size_px
-        self._policy_view = policy_view
+        self._request = request
         self._timeout_s = timeout_s
         self._failed_starts = 0
         self._workers: list[WorkerProcess] = []
 
-    def render(self, records: Sequence[EpisodeRecord], on_result: Callable[[VideoResult], None]) -> None:
-        """Render the videos of `records`; returns when each has a result. Whole videos are kept, whatever happens.
+    def render(self, records: Sequence[EpisodeRecord], on_result: Callable[[RenderResult], None]) -> None:
+        """Render `records`; returns when each has a result. Whole files are kept, whatever happens.
 
         Raises:
-            VideoPoolError: workers cannot start.
+            RenderPoolError: workers cannot start.
         """
         self._records = {record.spec.episode_id: record for record in records}
         self._on_result = on_result
@@ -107,12 +104,7 @@ class VideoPool:
                 if job is None:
                     continue
                 worker.job, worker.task = job, job.task
-                record = self._records[job.spec.episode_id]
-                worker.send(
-                    RenderVideo(
-                        spec=record.spec, outcome=record.outcome, size_px=self._size_px, policy_view=self._policy_view
-                    )
-                )
+                worker.send(self._request(self._records[job.spec.episode_id]))
 
     def _take(self, worker: WorkerProcess, message: object) -> None:
         match message:
@@ -121,7 +113,7 @@ class VideoPool:
             case Ready():
                 worker.ready, self._failed_starts = True, 0
             case CannotStart():
-                raise VideoPoolError(message.reason)
+                raise RenderPoolError(message.reason)
             case Rendered():
                 self._end(worker, error="")
             case Failed():
@@ -130,14 +122,14 @@ class VideoPool:
     def _end(self, worker: WorkerProcess, *, error: str) -> None:
         assert worker.job is not None
         job, worker.job = worker.job, None
-        self._on_result(VideoResult(record=self._records[job.spec.episode_id], error=error))
+        self._on_result(RenderResult(record=self._records[job.spec.episode_id], error=error))
 
     def _replace(self, worker: WorkerProcess, why: str) -> None:
-        """A worker died or stalls: its video is given up, another worker takes its place."""
+        """A worker died or stalls: its episode is given up, another worker takes its place."""
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
-                raise VideoPoolError(f"workers do not start: {why}")
+                raise RenderPoolError(f"workers do not start: {why}")
         if worker.job is not None:
             self._end(worker, error=why)
         worker.kill()
