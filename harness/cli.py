@@ -8,7 +8,7 @@ import datetime
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
@@ -16,16 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.arguments import EvalArguments
+from harness.execution import END_MEANINGS, keep_record, roll_out
 from harness.policies.factory import VLA_VGGT
 from harness.policies.replay import Recording, unequal_final_states
 from harness.preparation import Evaluation, prepare_evaluation
 from harness.progress import RunProgress
-from harness.rollout.batcher import ExplainedPolicyError
-from harness.rollout.engine import Engine, EngineLimits, Incident, RecordingError, RunEnd
-from harness.rollout.in_process import run_in_process
+from harness.rollout.engine import EngineLimits, RunEnd
 from harness.rollout.render_pool import RenderPoolError
-from harness.sim.gl import GlError, set_environment
-from harness.sim.settings import TraceWriteError
+from harness.sim.gl import GlError
 from harness.terminal import Terminal
 from harness.videos import render_run, videos_after_run
 from results.manifest import RunManifest
@@ -33,7 +31,7 @@ from results.merge import merge_shards
 from results.run_directory import RunDirectory
 from results.summary import write_summary
 from results.table import print_incidents, print_results
-from tasks.interface import EpisodeRecord, EpisodeSpec
+from tasks.interface import EpisodeRecord
 from tasks.suites import SUITES, load_suite
 
 USER_ERRORS = (ValueError, OSError, GlError, RenderPoolError)
@@ -162,11 +160,11 @@ def evaluate(
         with RunProgress(terminal.out, len(plan.episodes), kept) as progress:
 
             def on_record(record: EpisodeRecord) -> None:
-                _keep(run_dir, record)
+                keep_record(run_dir, record)
                 records[record.spec.episode_id] = record
                 progress.add(record)
 
-            end = _roll_out(evaluation, todo, arguments, on_record)
+            end = roll_out(evaluation, todo, limits(arguments), on_record)
     finally:
         # An episode that was to be run again, and was not, still has its error.
         earlier = {record.spec.episode_id: record for record in run_dir.records()}
@@ -200,68 +198,9 @@ def _announce(terminal: Terminal, evaluation: Evaluation, finished: int) -> None
         terminal.say(f"Resuming: {finished} are finished, {len(plan.episodes) - finished} are left to run.")
 
 
-def _keep(run_dir: RunDirectory, record: EpisodeRecord) -> None:
-    """Put a record on disk.
-
-    Raises:
-        RecordingError: it cannot be written; the run must stop.
-    """
-    try:
-        run_dir.append(record)
-        if record.error:
-            run_dir.log.write(
-                "episode_error", episode_id=record.spec.episode_id, attempt=record.attempt, why=record.error
-            )
-    except OSError as error:
-        raise RecordingError(
-            f"cannot write {run_dir.path}: {error.strerror or error}. Free some space there."
-        ) from error
-
-
-def _roll_out(
-    evaluation: Evaluation,
-    todo: Sequence[EpisodeSpec],
-    arguments: EvalArguments,
-    on_record: Callable[[EpisodeRecord], None],
-) -> RunEnd:
-    if not todo:
-        return RunEnd(reason="completed", detail="")
-    if evaluation.workers == 0:
-        if evaluation.needs.cameras:
-            set_environment(evaluation.backend)
-            if evaluation.egl_devices:
-                os.environ["MUJOCO_EGL_DEVICE_ID"] = str(evaluation.egl_devices[0])
-        os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
-        try:
-            run_in_process(todo, evaluation.policy, evaluation.settings, on_record)
-        except KeyboardInterrupt:
-            return RunEnd(reason="interrupted", detail="interrupted by the user")
-        except (RecordingError, TraceWriteError) as error:
-            return RunEnd(reason="cannot_write", detail=str(error))
-        except ExplainedPolicyError as error:
-            return RunEnd(reason="policy_error", detail=str(error))
-        return RunEnd(reason="completed", detail="")
-
-    def on_incident(incident: Incident) -> None:
-        try:
-            evaluation.run.log.write(
-                incident.kind, episode_id=incident.episode_id, attempt=incident.attempt, why=incident.why
-            )
-        except OSError as error:
-            raise RecordingError(f"cannot write {evaluation.run.path}: {error.strerror or error}") from error
-
-    engine = Engine(
-        policy=evaluation.policy,
-        settings=evaluation.settings,
-        image_size_px=evaluation.plan.protocol.render_size_px,
-        backend=evaluation.backend,
-        egl_devices=evaluation.egl_devices,
-        workers=evaluation.workers,
-        limits=EngineLimits(worker_timeout_s=arguments.worker_timeout_s, max_errors=arguments.max_errors),
-        on_record=on_record,
-        on_incident=on_incident,
-    )
-    return engine.run(todo)
+def limits(arguments: EvalArguments) -> EngineLimits:
+    """When to give up, as the flags say."""
+    return EngineLimits(worker_timeout_s=arguments.worker_timeout_s, max_errors=arguments.max_errors)
 
 
 def _conclude(
@@ -308,11 +247,4 @@ def _print_errors(terminal: Terminal, records: list[EpisodeRecord], end: RunEnd)
     if len(failed) > 3:
         terminal.complain(f"… and {len(failed) - 3} more, all in episodes.jsonl")
     if end.reason != "completed":
-        meaning = {
-            "interrupted": "interrupted; what was finished is saved",
-            "too_many_errors": "stopped: too many errors; what was finished is saved",
-            "policy_error": "the policy failed; what was finished is saved",
-            "cannot_start": "the workers cannot start",
-            "cannot_write": "stopped; what was written before is safe",
-        }[end.reason]
-        terminal.complain(f"vla-eval: {meaning}\n{end.detail}")
+        terminal.complain(f"vla-eval: {END_MEANINGS[end.reason]}\n{end.detail}")

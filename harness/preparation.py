@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.arguments import EvalArguments
 from harness.expert.planner import check_supported
@@ -100,7 +101,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
         ensemble = arguments.ensemble_spec(needs.ensemble)
-        drawing = _drawing(arguments) if needs.cameras else NOTHING_DRAWN
+        drawn = drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
         undo.pop_all()
     settings = RolloutSettings(
         protocol=plan.protocol.name,
@@ -117,8 +118,8 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         plan=plan,
         policy=policy,
         settings=settings,
-        renderer=drawing.renderer,
-        egl_devices=drawing.egl_devices,
+        renderer=drawn.renderer,
+        egl_devices=drawn.egl_devices,
         checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
     )
     return Evaluation(
@@ -126,18 +127,23 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         policy=policy,
         needs=needs,
         recording=recording,
-        backend=drawing.backend,
-        egl_devices=drawing.egl_devices,
-        renderer=drawing.renderer,
-        workers=count_workers(arguments.workers, on_gpu=drawing.on_gpu),
+        backend=drawn.backend,
+        egl_devices=drawn.egl_devices,
+        renderer=drawn.renderer,
+        workers=count_workers(arguments.workers, on_gpu=drawn.on_gpu),
         settings=settings,
         run=run_dir,
         manifest=manifest,
     )
 
 
-def _drawing(arguments: EvalArguments) -> Drawing:
-    backend, device = choose_backend(arguments.mujoco_gl)
+def drawing(mujoco_gl: Literal["auto", "egl", "osmesa"]) -> Drawing:
+    """Where images are rendered, as `--mujoco-gl` says.
+
+    Raises:
+        GlError: they cannot be.
+    """
+    backend, device = choose_backend(mujoco_gl)
     egl_devices: tuple[int, ...] = ()
     if backend == "egl":
         egl_devices, device = choose_devices(device)

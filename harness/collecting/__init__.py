@@ -1,0 +1,1 @@
+"""Making demonstrations with the scripted expert: `vla-collect`."""

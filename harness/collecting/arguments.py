@@ -1,0 +1,94 @@
+"""The command line of `vla-collect`, as a dataclass; tyro makes the flags of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.policies.factory import VLA_VGGT
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectArguments:
+    """Make demonstrations in LIBERO with a scripted expert, or have it correct a policy.
+
+    `vla-collect --suite libero_spatial --output demos` writes 50 demonstrations of every task, as LIBERO's HDF5.
+    """
+
+    output: Path
+    """Folder of the demonstrations and of the traces they are made from. The same command on the same folder resumes."""
+    suite: tuple[str, ...] = ()
+    """Suites to make demonstrations of, such as libero_spatial."""
+    tasks: tuple[str, ...] = ()
+    """Only these tasks, by index or name. Default: all of the suite's."""
+    demos_per_task: int = 50
+    """Demonstrations wanted of every task."""
+    init: Literal["sampled", "official"] = "sampled"
+    """sampled: init states drawn by LIBERO's own samplers. official: the 50 that evaluations use; never train on them unawares."""
+    first_seed: int = 10_000
+    """Sampled init states: the seed of the first; each attempt takes the next."""
+    noise: float = 0.0
+    """Strength of the disturbance (moved start, noise on actions, pushes); 1 is about one push in a demonstration."""
+    seed: int = 0
+    """Seed of the disturbance, of the policy's noise and of who drives."""
+    keep: Literal["auto", "successes", "all"] = "auto"
+    """Which attempts become demonstrations. auto: successes, but all of them when a policy drives."""
+    checkpoint: Path | None = None
+    """A policy's checkpoint: it drives, with --relabel."""
+    policy: str = VLA_VGGT
+    """What loads the checkpoint: vla-vggt, or a Python factory as module:name."""
+    relabel: Literal["none", "expert"] = "none"
+    """expert: record the expert's action for every state that the policy visits (DAgger)."""
+    expert_share: float = 0.3
+    """With --relabel: how often the expert drives, drawn anew every 10 steps."""
+    protocol: str = "openvla"
+    """openvla, openpi, lerobot or libero: settling, horizon, and the size and convention of what a policy that drives sees."""
+    size: int = 256
+    """Height and width of the demonstrations' images, in pixels. LIBERO's own have 128."""
+    stage: Literal["all", "traces", "images"] = "all"
+    """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --workers count."""
+    format: Literal["hdf5"] = "hdf5"
+    """hdf5: LIBERO's layout, one file per task."""
+    workers: str = "auto"
+    """Worker processes. auto: by cores and memory. 0: in this process, for a debugger (traces only)."""
+    max_errors: int = 10
+    """Stop when more episodes than this ended in an error."""
+    worker_timeout_s: float = 600.0
+    """Replace a worker that gives no answer for this long."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where a policy that drives computes. auto: on a GPU if there is one."""
+    language_model: str = ""
+    """Hub id or folder of the checkpoint's language model, for instructions it was not trained on."""
+    mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
+    """How images are rendered. auto: EGL on a GPU, else in software."""
+
+    @property
+    def keeps_failures(self) -> bool:
+        """Whether failed attempts become demonstrations too."""
+        return self.keep == "all" or (self.keep == "auto" and self.relabel == "expert")
+
+    def check(self) -> None:
+        """Refuse what the flags cannot mean.
+
+        Raises:
+            ValueError: a value is out of range, or two flags contradict each other.
+        """
+        if self.demos_per_task < 1:
+            raise ValueError(f"--demos-per-task: expected at least 1, got {self.demos_per_task}")
+        if not 0.0 <= self.noise <= 3.0:
+            raise ValueError(
+                f"--noise: expected 0 (none) to 3, got {self.noise}; 1 is about one push in a demonstration"
+            )
+        if not 0.0 <= self.expert_share <= 1.0:
+            raise ValueError(f"--expert-share: expected 0 to 1, got {self.expert_share}")
+        if not 16 <= self.size <= 1024:
+            raise ValueError(f"--size: expected 16 to 1024 pixels, got {self.size}")
+        if self.first_seed < 0:
+            raise ValueError(f"--first-seed: expected 0 or more, got {self.first_seed}")
+        if (self.checkpoint is None) != (self.relabel == "none"):
+            raise ValueError(
+                "--checkpoint and --relabel expert belong together: the checkpoint drives, the expert says what it should have done"
+            )
+        if self.checkpoint is not None and not self.checkpoint.exists():
+            raise FileNotFoundError(f"no checkpoint at {self.checkpoint}")

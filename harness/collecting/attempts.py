@@ -1,0 +1,79 @@
+"""Which episodes are attempted until every task has its demonstrations; the same for any order and number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.collecting.arguments import CollectArguments
+from tasks.interface import EpisodeRecord, EpisodeSpec, InitState, Official, Outcome, Sampled, TaskSpec
+from tasks.plan import make_episode
+from tasks.protocols import Protocol
+
+ATTEMPTS_PER_DEMONSTRATION, SPARE_ATTEMPTS = 3, 5
+"""A task is given up after this many attempts per demonstration wanted, and a few more."""
+
+
+class Attempts:
+    """The attempts at one task, in order: each takes the next seed, or the next official init state.
+
+    Args:
+        task: which.
+        protocol: of the episodes.
+        arguments: how many demonstrations, from which init states.
+    """
+
+    def __init__(self, task: TaskSpec, protocol: Protocol, arguments: CollectArguments) -> None:
+        self.task = task
+        self._protocol = protocol
+        self._arguments = arguments
+        self.limit = ATTEMPTS_PER_DEMONSTRATION * arguments.demos_per_task + SPARE_ATTEMPTS
+        if arguments.init == "official":
+            self.limit = task.num_init_states
+            if arguments.demos_per_task > self.limit:
+                raise ValueError(
+                    f"--init official: {task} has {self.limit} init states, {arguments.demos_per_task} demonstrations were asked "
+                    "for. Use --init sampled."
+                )
+
+    def spec(self, number: int) -> EpisodeSpec:
+        """Attempt `number`, from 0."""
+        arguments = self._arguments
+        init: InitState = Sampled(seed=arguments.first_seed + number)
+        if arguments.init == "official":
+            init = Official(index=number)
+        return make_episode(self.task, init, self._protocol)
+
+    def kept(self, records: Mapping[str, EpisodeRecord]) -> list[EpisodeRecord]:
+        """The demonstrations so far, in the order of the attempts; at most as many as wanted."""
+        done = (records.get(self.spec(number).episode_id) for number in range(self.limit))
+        kept = [record for record in done if record is not None and self._counts(record)]
+        return kept[: self._arguments.demos_per_task]
+
+    def due(self, records: Mapping[str, EpisodeRecord]) -> list[EpisodeSpec]:
+        """What has to be run next: enough attempts, should all of them succeed. Empty: done, or given up.
+
+        Args:
+            records: episode id → result, of this session and earlier ones; an error counts as a failed attempt.
+        """
+        due: list[EpisodeSpec] = []
+        good = 0
+        for number in range(self.limit):
+            if good + len(due) == self._arguments.demos_per_task:
+                break
+            spec = self.spec(number)
+            record = records.get(spec.episode_id)
+            if record is None:
+                due.append(spec)
+            else:
+                good += self._counts(record)
+        return due
+
+    def _counts(self, record: EpisodeRecord) -> bool:
+        if record.outcome is Outcome.ERROR:
+            return False
+        return record.outcome is Outcome.SUCCESS or self._arguments.keeps_failures
+
+
+def due(attempts: Sequence[Attempts], records: Mapping[str, EpisodeRecord]) -> list[EpisodeSpec]:
+    """What has to be run next, of all tasks."""
+    return [spec for task in attempts for spec in task.due(records)]
