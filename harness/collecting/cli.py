@@ -129,14 +129,14 @@ def _simulate(
 
 def print_attempts(console: Console, attempts: Sequence[Attempts], records: dict[str, EpisodeRecord]) -> None:
     """How it went, per task."""
-    table = Table("task", "demonstrations", "attempts", "failed", "errors", "steps", "", box=box.SIMPLE)
+    table = Table("task", "demonstrations", "attempts", "failed", "errors", "steps", box=box.SIMPLE)
     for task in attempts:
         tried = [r for n in range(task.limit) if (r := records.get(task.spec(n).episode_id)) is not None]
         kept = task.kept(records)
         outcomes = [record.outcome for record in tried]
         steps = f"{np.mean([record.steps for record in kept]):.0f}" if kept else "–"
         counts = (len(kept), len(tried), outcomes.count(Outcome.TIMEOUT), outcomes.count(Outcome.ERROR))
-        table.add_row(str(task.task), *map(str, counts), steps, task.task.instruction_file_name)
+        table.add_row(str(task.task), *map(str, counts), steps)
     console.print(table)
 
 

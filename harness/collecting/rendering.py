@@ -65,10 +65,19 @@ def render_demonstrations(
         parts = [_part(run.path, record) for record in records]
         join_demonstrations(parts, file)
         for part in parts:
-            part.unlink()
+            _remove(part, up_to=run.path)
         complete.append(file)
         terminal.say(f"{file}: {len(records)} demonstrations, {file.stat().st_size / 1e6:.0f} MB")
     return complete
+
+
+def _remove(part: Path, *, up_to: Path) -> None:
+    """Delete a part, and the folders that are empty then."""
+    part.unlink()
+    for folder in part.parents:
+        if folder == up_to or any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def _holds(file: Path, records: Sequence[EpisodeRecord], size: int) -> bool:
