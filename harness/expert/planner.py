@@ -12,6 +12,7 @@ from harness.expert.grasps import HOLDS, NoGraspError
 from harness.expert.microwave import Door, put_in
 from harness.expert.motion import Motion, Skill
 from harness.expert.picking import Carrier, Placement
+from harness.expert.sliding import slide_plate
 from harness.expert.servo import OPEN, UP, Vector, about, gripper_down, nearest_of_pair
 from tasks.bddl import Predicate, Problem, read_problem
 from tasks.interface import PrivilegedState, TaskSpec
@@ -114,6 +115,8 @@ class Plan:
             drawer = self._drawer(target)
             if drawer.position() > DRAWER_ROOMY + 0.03:
                 return drawer.open(DRAWER_ROOMY)
+        if state.categories.get(name) == "plate" and _is_table(parent, state.categories, target):
+            return slide_plate(self._motion, name, target)
         if state.categories.get(parent) == "microwave":
             return put_in(self._motion, name, parent)
         return self._carry(name, target, parent)
