@@ -224,7 +224,7 @@ def _in_drawer(now: Now, name: str, target: str) -> Placement:
     def turned() -> NDArray[np.float64]:
         return nearest_of_pair(gripper_down(now().rotation_world(cabinet)[:, 0]), now().eef_rotation_world)
 
-    return Placement(goal=goal, above=0.27 if "_bottom_" not in target else 0.20, turned=turned, retreat=0.15)
+    return Placement(goal=goal, above=0.11, turned=turned, retreat=0.15)
 
 
 def _in_caddy(now: Now, name: str, target: str) -> Placement:
