@@ -114,4 +114,5 @@ def trace(episode_id: str = "libero_spatial/00/00/r0", steps: int = 3) -> Trace:
         query_qpos=generator.normal(size=(1, 5)),
         query_site_alpha=np.ones((1, 2), dtype=np.float32),
         query_proprio=generator.normal(size=(1, 8)).astype(np.float32),
+        labels=np.empty((0, 7)),
     )

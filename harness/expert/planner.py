@@ -12,8 +12,8 @@ from harness.expert.grasps import HOLDS, NoGraspError
 from harness.expert.microwave import Door, put_in
 from harness.expert.motion import Motion, Skill
 from harness.expert.picking import Carrier, Placement
-from harness.expert.sliding import slide_plate
 from harness.expert.servo import OPEN, UP, Vector, about, gripper_down, nearest_of_pair
+from harness.expert.sliding import slide_plate
 from tasks.bddl import Predicate, Problem, read_problem
 from tasks.interface import PrivilegedState, TaskSpec
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.expert.grasps import COMFORTABLE_REACH
 from harness.expert.hand import obstacles
-from harness.expert.motion import CAREFUL, CARRYING, FREE, PATIENCE_STEPS, TIGHT, Action, Motion, Skill
+from harness.expert.motion import CAREFUL, CARRYING, FREE, PATIENCE_STEPS, Action, Motion, Skill
 from harness.expert.servo import CLOSED, OPEN, UP, Vector, gripper_down, nearest_of_pair
 
 ABOVE_ORIGIN = 0.0155
@@ -110,4 +110,3 @@ def _distance(a: Point, b: Point, points: NDArray[np.float64]) -> float:
     along = b - a
     share = np.clip((points - a) @ along / max(1e-9, float(along @ along)), 0.0, 1.0)
     return float(np.linalg.norm(points - a - share[:, None] * along, axis=1).min(initial=np.inf))
-
