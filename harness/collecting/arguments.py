@@ -48,8 +48,8 @@ class CollectArguments:
     """Height and width of the demonstrations' images, in pixels. LIBERO's own have 128."""
     stage: Literal["all", "traces", "images"] = "all"
     """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --workers count."""
-    format: Literal["hdf5"] = "hdf5"
-    """hdf5: LIBERO's layout, one file per task."""
+    format: Literal["hdf5", "lerobot"] = "hdf5"
+    """hdf5: LIBERO's layout, one file per task. lerobot: a LeRobot v3 dataset per suite beside it, SUITE_lerobot."""
     workers: str = "auto"
     """Worker processes. auto: by cores and memory. 0: in this process, for a debugger (traces only)."""
     max_errors: int = 10

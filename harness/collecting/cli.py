@@ -17,7 +17,7 @@ from rich.table import Table
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.attempts import Attempts, due
 from harness.collecting.preparation import prepare_collection
-from harness.collecting.rendering import render_demonstrations
+from harness.collecting.rendering import render_demonstrations, write_lerobot_sets
 from harness.execution import END_MEANINGS, keep_record, roll_out
 from harness.preparation import Evaluation
 from harness.progress import RunProgress
@@ -95,9 +95,19 @@ def _collect(
     if arguments.stage == "traces":
         terminal.say(f"Traces: {run_dir.path}. With images: vla-collect --stage images --output {run_dir.path}")
         return EXIT_OK if len(kept) == wanted else EXIT_INCOMPLETE
+    return EXIT_OK if _write_files(run_dir, kept, arguments, terminal) and len(kept) == wanted else EXIT_INCOMPLETE
+
+
+def _write_files(
+    run_dir: RunDirectory, kept: Sequence[EpisodeRecord], arguments: CollectArguments, terminal: Terminal
+) -> bool:
+    """The second stage; whether every task's file is there."""
     complete = render_demonstrations(run_dir, kept, arguments, terminal)
-    tasks = {str(record.spec.task) for record in kept}
-    return EXIT_OK if len(kept) == wanted and len(complete) == len(tasks) else EXIT_INCOMPLETE
+    if len(complete) < len({str(record.spec.task) for record in kept}):
+        return False
+    if arguments.format == "lerobot":
+        write_lerobot_sets(run_dir.path, kept, terminal)
+    return True
 
 
 KEPT = "demonstrations.txt"
@@ -151,10 +161,9 @@ def _images(arguments: CollectArguments, terminal: Terminal) -> int:
     try:
         records = {record.spec.episode_id: record for record in run_dir.records()}
         kept = [records[name] for name in (arguments.output / KEPT).read_text().split()]
-        complete = render_demonstrations(run_dir, kept, arguments, terminal)
+        return EXIT_OK if _write_files(run_dir, kept, arguments, terminal) else EXIT_INCOMPLETE
     finally:
         run_dir.release()
-    return EXIT_OK if len(complete) == len({str(record.spec.task) for record in kept}) else EXIT_INCOMPLETE
 
 
 if __name__ == "__main__":

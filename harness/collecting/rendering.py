@@ -20,6 +20,7 @@ from results.manifest import RunManifest
 from results.run_directory import RunDirectory
 from tasks.demonstrations.hdf5 import DemonstrationError, DemonstrationFile
 from tasks.demonstrations.hdf5_writer import join_demonstrations
+from tasks.demonstrations.lerobot_writer import LeRobotSource, write_lerobot
 from tasks.interface import EpisodeRecord, OpenLoopSpec
 from tasks.plan import local_episode
 
@@ -69,6 +70,24 @@ def render_demonstrations(
         complete.append(file)
         terminal.say(f"{file}: {len(records)} demonstrations, {file.stat().st_size / 1e6:.0f} MB")
     return complete
+
+
+def write_lerobot_sets(output: Path, kept: Sequence[EpisodeRecord], terminal: Terminal) -> None:
+    """A LeRobot dataset per suite, from the files of its tasks; one that is there is left alone.
+
+    Raises:
+        LeRobotWriteError: the images have an odd size.
+        OSError: it cannot be written.
+    """
+    suites: dict[str, dict[Path, str]] = defaultdict(dict)
+    for record in kept:
+        task = local_episode(record.spec).task
+        suites[task.suite][task_file(output, record)] = task.instruction_file_name
+    for suite, files in suites.items():
+        folder = output / f"{suite}_lerobot"
+        if not folder.exists():
+            write_lerobot([LeRobotSource(file=file, instruction=text) for file, text in files.items()], folder)
+            terminal.say(f"{folder}: LeRobot dataset of {len(files)} tasks")
 
 
 def _remove(part: Path, *, up_to: Path) -> None:

@@ -210,6 +210,15 @@ def _in_basket(now: Now, name: str, target: str) -> Placement:
     )
 
 
+def _in_tray(now: Now, name: str, target: str) -> Placement:
+    state = now()
+    above_origin = _bottom(state, name) + 0.013 + state.position_world(state.parent(target))[2]
+    return Placement(
+        goal=lambda: np.array([*now().position_world(target)[:2], above_origin]),
+        above=0.12,  # over its walls, 8 cm
+    )
+
+
 def _in_drawer(now: Now, name: str, target: str) -> Placement:
     state = now()
     cabinet = state.parent(target)
@@ -257,6 +266,7 @@ PLACERS: dict[str, Placer] = {
     "basket": _in_basket,
     "drawer": _in_drawer,
     "desk_caddy": _in_caddy,
+    "wooden_tray": _in_tray,
 }
 """Kind of place → how a thing is put there."""
 
