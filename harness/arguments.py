@@ -27,8 +27,8 @@ class EvalArguments:
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
     policy: str = "auto"
-    """auto (vla-vggt with --checkpoint, else expert), vla-vggt, expert (scripted, libero_spatial), zero, random, replay:PATH (a run
-    directory or a LIBERO HDF5 file), a server that speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
+    """auto (vla-vggt with --checkpoint, else expert), vla-vggt, expert (scripted), zero, random, replay:PATH (a run directory or a
+    LIBERO HDF5 file), a server that speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
     checkpoint: Path | None = None
     """What `vla-train` made: a checkpoint, a run's folder (the best in it), best_model.pth. With a factory: whatever it takes."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
