@@ -30,6 +30,12 @@ PUSH_RADIUS = 0.20
 AHEAD = 0.35
 """How far ahead of the door the hand is commanded [rad]."""
 DOOR_THICKNESS = 0.012
+DOOR_HANDLE = np.array([0.237, -0.056, 0.096])
+"""The middle of the handle's bar, from the hinge, with the door shut."""
+PULL_AHEAD = 0.25
+"""How far ahead of the door the hand is commanded when it pulls [rad]."""
+AJAR, WIDE = -0.75, -1.40
+"""Joint positions: how far the handle is pulled, and the inside pushed; LIBERO calls it open below -1.3."""
 SHUT = -0.003
 """Joint position; LIBERO calls it closed above -0.005."""
 
@@ -130,27 +136,76 @@ class Door:
         """Of its joint [rad]."""
         return self._motion.now().joint_position(self._microwave)
 
-    def _on_door(self, angle: float, outside: float) -> Vector:
-        """(3,) in world: a point `outside` [m] off the outer face, with the door at `angle` [rad]."""
+    def _beside(self, angle: float, side: float, distance: float) -> Vector:
+        """(3,) in world: a point `distance` [m] off the door's outer (side -1) or inner (+1) face, the door at `angle` [rad]."""
         state = self._motion.now()
         door = about(UP, angle)
-        point = HINGE + door @ np.array([PUSH_RADIUS, -DOOR_THICKNESS - outside, 0.0]) + UP * DOOR_HEIGHT
+        point = HINGE + door @ np.array([PUSH_RADIUS, side * (DOOR_THICKNESS + distance), 0.0]) + UP * DOOR_HEIGHT
         return state.position_world(self._microwave) + state.rotation_world(self._microwave) @ point
 
-    def close(self) -> Skill:
-        """Sweep the door shut with closed fingers on its outer face; returns whether it is shut."""
-        motion = self._motion
-        motion.rotation = nearest_of_pair(
-            gripper_down(motion.now().rotation_world(self._microwave)[:, 0]), motion.now().eef_rotation_world
+    def _sweep(self, side: float, room: float, wanted: float) -> Skill:
+        """Push the door with closed fingers until its joint is past `wanted` [rad]; returns whether it is.
+
+        Args:
+            side: of the door that is pushed: -1 the outer, which shuts it, +1 the inner.
+            room: from where the fingers come [m].
+        """
+        motion, shutting = self._motion, side < 0
+
+        def done() -> bool:
+            return self.position() > wanted if shutting else self.position() < wanted
+
+        # along the microwave's front to shut it, across to open it: the other way round the wrist meets its limit
+        axis = motion.now().rotation_world(self._microwave)[:, 0 if shutting else 1]
+        motion.rotation = nearest_of_pair(gripper_down(axis), motion.now().eef_rotation_world)
+        yield from motion.travel(
+            lambda: self._beside(self.position(), side, room), CLOSED, FREE, 0.02, turn_tolerance=0.1
         )
-        yield from motion.travel(lambda: self._on_door(self.position(), 0.10), CLOSED, FREE, 0.02, turn_tolerance=0.1)
         yield from motion.go(
-            lambda: self._on_door(min(0.1, self.position() + AHEAD), 0.005),
+            lambda: self._beside(min(0.1, self.position() - side * AHEAD), side, 0.005),
             CLOSED,
             CAREFUL,
             0.0,
-            until=lambda: self.position() > SHUT,
+            until=done,
         )
-        back = self._on_door(self.position(), 0.10)
+        back = self._beside(self.position(), side, room) + UP * (0.0 if shutting else 0.10)
         yield from motion.go(lambda: back, CLOSED, CAREFUL, 0.02)
-        return self.position() > -0.005
+        return done()
+
+    def _handle(self, angle: float) -> Vector:
+        """(3,) in world: the middle of the handle, with the door at `angle` [rad]."""
+        state = self._motion.now()
+        point = HINGE + about(UP, angle) @ DOOR_HANDLE
+        return state.position_world(self._microwave) + state.rotation_world(self._microwave) @ point
+
+    def open(self) -> Skill:
+        """Take the handle from ahead and pull it along its arc, then push the door's inside; returns whether it is open.
+
+        The hand does not turn with the door: the handle is a round bar, and turns between the fingers. The arm gets no further than
+        half open that way.
+        """
+        motion = self._motion
+        if self.position() > AJAR:
+            facing = -motion.now().rotation_world(self._microwave)[:, 1]
+            across = motion.now().rotation_world(self._microwave)[:, 0]
+            motion.rotation = nearest_of_pair(gripper_along(-facing, across), motion.now().eef_rotation_world)
+            yield from motion.travel(
+                lambda: self._handle(self.position()) + facing * 0.08, OPEN, FREE, 0.012, turn_tolerance=0.06
+            )
+            yield from motion.go(lambda: self._handle(self.position()), OPEN, CAREFUL, 0.005)
+            yield from motion.stay(14, CLOSED)
+            yield from motion.go(
+                lambda: self._handle(self.position() - PULL_AHEAD),
+                CLOSED,
+                CAREFUL,
+                0.0,
+                until=lambda: self.position() < AJAR,
+            )
+            yield from motion.stay(8, OPEN)
+            back = motion.now().eef_position_world + facing * 0.06
+            yield from motion.go(lambda: back, OPEN, CAREFUL, 0.02)
+        return (yield from self._sweep(1.0, 0.04, WIDE))
+
+    def close(self) -> Skill:
+        """Sweep the door shut with closed fingers on its outer face; returns whether it is shut."""
+        return (yield from self._sweep(-1.0, 0.10, SHUT))

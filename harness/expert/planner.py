@@ -58,7 +58,7 @@ def _unsupported(problem: Problem, predicate: Predicate) -> str:
     if kind in ("open", "close"):
         parent = problem_parent(problem, name)
         category = kinds.get(parent, "")
-        return "" if category in DRAWERS or (category == "microwave" and kind == "close") else f"it cannot {kind} that"
+        return "" if category in (*DRAWERS, "microwave") else f"it cannot {kind} that"
     return "" if kind in ("turnon", "turnoff") else "it does not know the predicate"
 
 
@@ -103,7 +103,8 @@ class Plan:
         if self._motion.now().parent(name):
             drawer = self._drawer(name)
             return drawer.open() if kind == "open" else drawer.close()
-        return Door(self._motion, name).close()
+        door = Door(self._motion, name)
+        return door.open() if kind == "open" else door.close()
 
     def _drawer(self, region: str) -> Drawer:
         return self._drawers.setdefault(region, Drawer(self._motion, region))
