@@ -36,6 +36,7 @@ import numpy as np
 
 from harness.machine import available_bytes, usable_cores
 from harness.sim.subprocess_environment import package_environment
+from tasks.cache_folder import cache_folder
 
 FORMAT = 1
 LIMIT_BYTES = 12 * 10**9
@@ -77,12 +78,6 @@ class CompiledModel:
     """`mujoco.MjModel`"""
     textures: tuple[Texture, ...]
     """Empty for a model that was compiled here and holds all."""
-
-
-def cache_folder() -> Path:
-    """VLA_VGGT_CACHE, else `vla-vggt` in the user's cache folder."""
-    given = os.environ.get("VLA_VGGT_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vla-vggt"
 
 
 def compile_model(xml: str) -> CompiledModel:

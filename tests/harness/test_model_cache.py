@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from harness.sim import model_cache
-from harness.sim.model_cache import cache_folder, entry_name, load_model, prune, read_pixels
+from harness.sim.model_cache import entry_name, load_model, prune, read_pixels
 
 ROOT = Path(__file__).parents[2]
 TETRAHEDRON = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n"
@@ -204,13 +204,3 @@ def test_an_unreadable_entry_does_not_stop_the_pruning(tmp_path: Path, folder: P
     prune(10**12)
     assert not broken.exists()
     assert len(entries(folder)) == 1
-
-
-def test_the_folder_follows_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cache_folder() == tmp_path / "cache"
-    monkeypatch.delenv("VLA_VGGT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "vla-vggt"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache_folder() == tmp_path / "home" / ".cache" / "vla-vggt"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.cache_folder import cache_folder
 from tasks.demonstrations import DemonstrationError, DemonstrationSource, Episode, EpisodeReader
 from tasks.demonstrations.timing import ObservationTiming
 from tasks.interface import ImageConvention
@@ -62,10 +62,8 @@ class DemonstrationSet:
 
 
 def default_cache_folder() -> Path:
-    """VLA_VGGT_CACHE, else `vla-vggt` in the user's cache folder; demonstrations have a folder of their own in it."""
-    given = os.environ.get("VLA_VGGT_CACHE")
-    root = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vla-vggt"
-    return root / "demonstrations"
+    """The demonstrations' own folder in the project's cache."""
+    return cache_folder() / "demonstrations"
 
 
 def load_demonstrations(
