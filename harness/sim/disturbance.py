@@ -17,6 +17,11 @@ START_STEPS = 8
 """Steps of random motion before a demonstration at strength 1."""
 
 
+def steps_allowed(horizon: int, strength: float) -> int:
+    """Control steps a disturbed demonstration may take, where an evaluation has `horizon`: recovering takes time."""
+    return round(horizon * (1.0 + strength))
+
+
 class Disturbance:
     """Of one episode.
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.ensembling import make_ensembler
 from harness.policies.worker import make_worker_policy
+from harness.sim.disturbance import steps_allowed
 from harness.sim.privileged import SimulatorPrivilegedState
 from harness.sim.renderer import convert
 from harness.sim.settings import Demonstrating, RolloutSettings, TraceWriteError, WorkerPolicyError
@@ -317,7 +318,10 @@ class EpisodeRunner:
 
     def _length(self, spec: EpisodeSpec) -> int:
         """Control steps at most."""
-        return self._settings.recorded_steps.get(spec.episode_id) or self._protocol.horizon(spec.task)
+        horizon = self._protocol.horizon(spec.task)
+        if self._settings.demonstrating is not None:
+            return steps_allowed(horizon, self._settings.demonstrating.noise)
+        return self._settings.recorded_steps.get(spec.episode_id, horizon)
 
     def _ending(self, spec: EpisodeSpec, source: ActionSource) -> Callable[[bool], bool]:
         """Whether an episode ends now, from whether the goal has held."""

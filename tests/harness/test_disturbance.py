@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.sim.disturbance import PUSH_CHANCE, PUSH_STEPS, START_STEPS, Disturbance
+from harness.sim.disturbance import PUSH_CHANCE, PUSH_STEPS, START_STEPS, Disturbance, steps_allowed
 
 ACTION = np.array([0.1, -0.2, 0.3, 0.0, 0.0, 0.5, 1.0])
 
@@ -35,3 +35,7 @@ def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
     assert pushed[:START_STEPS].mean() > 0.5
     expected = PUSH_CHANCE * PUSH_STEPS / (1 + PUSH_CHANCE * PUSH_STEPS)
     assert 0.4 * expected < pushed[START_STEPS:].mean() < 1.5 * expected
+
+
+def test_recovering_is_given_time() -> None:
+    assert (steps_allowed(220, 0.0), steps_allowed(220, 1.0), steps_allowed(220, 0.5)) == (220, 440, 330)
