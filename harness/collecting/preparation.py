@@ -12,7 +12,7 @@ from harness.collecting.attempts import Attempts, due
 from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
 from harness.policies.factory import checkpoint_fingerprint, make_policy, policy_code_sha256
-from harness.preparation import NOTHING_DRAWN, PRIVILEGED_NEEDS, Evaluation, check_images, drawing
+from harness.preparation import NOTHING_DRAWN, PRIVILEGED_NEEDS, Drawing, Evaluation, check_images, drawing
 from harness.sim.settings import Demonstrating, RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
 from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name
@@ -63,32 +63,7 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         demonstrating=demonstrating,
         run_dir=run.path.resolve(),
     )
-    manifest = RunManifest(
-        version=MANIFEST_VERSION,
-        plan_sha256=plan.sha256,
-        shard="",
-        planned_episodes={str(task): arguments.demos_per_task for task in tasks},
-        protocol=asdict(protocol),
-        instructions={str(task): protocol.instruction(task) for task in tasks},
-        cameras=needs.cameras,
-        image_convention=settings.image_convention,
-        policy="expert" if policy is None else arguments.policy,
-        policy_code_sha256="" if policy is None else policy_code_sha256(arguments.policy),
-        checkpoint=str(arguments.checkpoint or ""),
-        checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
-        policy_metadata={"demonstrations": {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}},
-        dtype=str(getattr(policy, "dtype", "not stated")),
-        ensemble="one action per step" if policy is None else str(settings.ensemble),
-        seed=arguments.seed,
-        batch_size=needs.batch_size,
-        versions=installed_versions(),
-        renderer=drawn.renderer,
-        egl_devices=drawn.egl_devices,
-        git_revision=git_revision(PACKAGE_ROOT),
-        command_line=sys.argv,
-        machine=machine_name(),
-        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
+    manifest = _manifest(arguments, plan, policy, settings, drawn)
     evaluation = Evaluation(
         plan=plan,
         policy=policy,
@@ -116,4 +91,38 @@ def _driver(arguments: CollectArguments, plan: Plan) -> Policy | None:
         device=arguments.device,
         language_model=arguments.language_model,
         instructions=tuple(dict.fromkeys(plan.protocol.instruction(spec.task) for spec in plan.episodes)),
+    )
+
+
+def _manifest(
+    arguments: CollectArguments, plan: Plan, policy: Policy | None, settings: RolloutSettings, drawn: Drawing
+) -> RunManifest:
+    protocol, demonstrating = plan.protocol, settings.demonstrating
+    assert demonstrating is not None
+    tasks = list(dict.fromkeys(spec.task for spec in plan.episodes))
+    return RunManifest(
+        version=MANIFEST_VERSION,
+        plan_sha256=plan.sha256,
+        shard="",
+        planned_episodes={str(task): arguments.demos_per_task for task in tasks},
+        protocol=asdict(protocol),
+        instructions={str(task): protocol.instruction(task) for task in tasks},
+        cameras=settings.cameras,
+        image_convention=settings.image_convention,
+        policy="expert" if policy is None else arguments.policy,
+        policy_code_sha256="" if policy is None else policy_code_sha256(arguments.policy),
+        checkpoint=str(arguments.checkpoint or ""),
+        checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
+        policy_metadata={"demonstrations": {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}},
+        dtype=str(getattr(policy, "dtype", "not stated")),
+        ensemble="one action per step" if policy is None else str(settings.ensemble),
+        seed=arguments.seed,
+        batch_size=1 if policy is None else policy.needs.batch_size,
+        versions=installed_versions(),
+        renderer=drawn.renderer,
+        egl_devices=drawn.egl_devices,
+        git_revision=git_revision(PACKAGE_ROOT),
+        command_line=sys.argv,
+        machine=machine_name(),
+        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

@@ -19,7 +19,8 @@ from harness.expert.hand import (
     obstacles,
 )
 from harness.expert.servo import UP, Vector, gripper_down, nearest_of_pair, rotation_error
-from tasks.interface import Boxes, PrivilegedState
+from tasks.boxes import Boxes
+from tasks.interface import PrivilegedState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

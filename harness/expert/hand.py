@@ -7,7 +7,8 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.interface import Boxes, PrivilegedState
+from tasks.boxes import Boxes
+from tasks.interface import PrivilegedState
 
 MAX_OPENING = 0.078
 """Between the finger pads, fully open."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.simulator import Simulator
-from tasks.interface import Boxes
+from tasks.boxes import Boxes
 
 
 class SimulatorPrivilegedState:

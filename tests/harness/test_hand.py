@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from harness.expert.hand import CLOSED_HAND, FAR, OPEN_HAND, clearance, in_frame, joined
 from harness.expert.servo import gripper_down
-from tasks.interface import Boxes
+from tasks.boxes import Boxes
 
 DOWN = gripper_down(np.array([1.0, 0.0, 0.0]))
 
