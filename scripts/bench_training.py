@@ -30,10 +30,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 from tasks.interface import Observation
 from vla_vggt.configs.model_config import PRESETS, ModelConfig
 from vla_vggt.data.batches import Batch, Batches
-from vla_vggt.data.cache import DemonstrationSet, EpisodeRange
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import SampleOrder, make_windows
 from vla_vggt.device import choose_device
@@ -118,6 +118,8 @@ def random_demonstrations(folder: Path, count: int) -> DemonstrationSet:
         episodes=episodes,
         sha256="",
         timings={},
+        cameras=tuple(f"camera {i}" for i in range(images.shape[1])),
+        convention="rotated_180",
     )
 
 

@@ -47,9 +47,11 @@ class CollectArguments:
     size: int = 256
     """Height and width of the demonstrations' images, in pixels. LIBERO's own have 128."""
     stage: Literal["all", "traces", "images"] = "all"
-    """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --workers count."""
-    format: Literal["hdf5", "lerobot"] = "hdf5"
-    """hdf5: LIBERO's layout, one file per task. lerobot: a LeRobot v3 dataset per suite beside it, SUITE_lerobot."""
+    """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --format and
+    --workers count."""
+    format: Literal["hdf5", "lerobot", "cache"] = "hdf5"
+    """hdf5: LIBERO's layout, one file per task. lerobot: a LeRobot v3 dataset per suite beside it, SUITE_lerobot. cache: a folder per
+    suite, SUITE_cache, which vla-train maps into memory as it is, and no HDF5."""
     workers: str = "auto"
     """Worker processes. auto: by cores and memory. 0: in this process, for a debugger (traces only)."""
     max_errors: int = 10

@@ -17,7 +17,7 @@ from rich.table import Table
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.attempts import Attempts, due
 from harness.collecting.preparation import prepare_collection
-from harness.collecting.rendering import render_demonstrations, write_lerobot_sets
+from harness.collecting.rendering import render_decoded_sets, render_demonstrations, write_lerobot_sets
 from harness.execution import END_MEANINGS, keep_record, roll_out
 from harness.preparation import Evaluation
 from harness.progress import RunProgress
@@ -101,7 +101,9 @@ def _collect(
 def _write_files(
     run_dir: RunDirectory, kept: Sequence[EpisodeRecord], arguments: CollectArguments, terminal: Terminal
 ) -> bool:
-    """The second stage; whether every task's file is there."""
+    """The second stage; whether everything is there."""
+    if arguments.format == "cache":
+        return render_decoded_sets(run_dir, kept, arguments, terminal)
     complete = render_demonstrations(run_dir, kept, arguments, terminal)
     if len(complete) < len({str(record.spec.task) for record in kept}):
         return False

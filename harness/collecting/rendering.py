@@ -1,11 +1,12 @@
-"""The second stage: demonstrations with images from a folder of traces, one HDF5 file per task."""
+"""The second stage: demonstrations with images from a folder of traces, as HDF5, LeRobot datasets, or decoded sets."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.collecting.arguments import CollectArguments
@@ -18,12 +19,16 @@ from harness.sim.settings import RolloutSettings
 from harness.terminal import Terminal
 from results.manifest import RunManifest
 from results.run_directory import RunDirectory
+from tasks.demonstrations.decoded_set import EpisodeRange
 from tasks.demonstrations.hdf5 import DemonstrationError, DemonstrationFile
 from tasks.demonstrations.hdf5_writer import join_demonstrations
 from tasks.demonstrations.lerobot_writer import LeRobotSource, write_lerobot
-from tasks.interface import EpisodeRecord, OpenLoopSpec
+from tasks.demonstrations.planned_set import PlannedEpisode, PlannedSet
+from tasks.interface import CAMERAS, EpisodeRecord, ImageConvention, OpenLoopSpec
 from tasks.plan import local_episode
 
+SEEN_BY_POLICIES: ImageConvention = "rotated_180"
+"""How images lie in a decoded set: as vla-train wants them unless told otherwise."""
 PARTS = "parts"
 """Below the output folder: files of one demonstration each, until their task is complete."""
 
@@ -33,14 +38,19 @@ def task_file(output: Path, record: EpisodeRecord) -> Path:
     return output / record.spec.task.suite / f"{record.spec.task.name}_demo.hdf5"
 
 
-def _part(output: Path, record: EpisodeRecord) -> Path:
-    return output / PARTS / f"{record.spec.episode_id}.hdf5"
+def _local(record: EpisodeRecord) -> EpisodeRecord:
+    """The record with this machine's paths."""
+    return dataclasses.replace(record, spec=local_episode(record.spec))
+
+
+def _part(output: Path, record: EpisodeRecord, size: int) -> Path:
+    return output.resolve() / PARTS / f"{size}px" / f"{record.spec.episode_id}.hdf5"
 
 
 def render_demonstrations(
     run: RunDirectory, kept: Sequence[EpisodeRecord], arguments: CollectArguments, terminal: Terminal
 ) -> list[Path]:
-    """Write the files of all tasks; returns those that are complete. A task whose file holds its demonstrations is left alone.
+    """Write the HDF5 files of all tasks; returns those that are complete. A task whose file holds its demonstrations is left alone.
 
     Args:
         run: holds the traces.
@@ -54,22 +64,75 @@ def render_demonstrations(
     """
     tasks: dict[Path, list[EpisodeRecord]] = defaultdict(list)
     for record in kept:
-        local = dataclasses.replace(record, spec=local_episode(record.spec))
+        local = _local(record)
         tasks[task_file(run.path, local)].append(local)
     complete = [file for file, records in tasks.items() if _holds(file, records, arguments.size)]
     open_tasks = {file: records for file, records in tasks.items() if file not in complete}
-    todo = [r for records in open_tasks.values() for r in records if not _part(run.path, r).is_file()]
-    failed = _render(run, todo, arguments, terminal) if todo else set()
+    parts = {r.spec.episode_id: _part(run.path, r, arguments.size) for records in open_tasks.values() for r in records}
+    todo = [r for records in open_tasks.values() for r in records if not parts[r.spec.episode_id].is_file()]
+    failed = _render(run, todo, parts, arguments, terminal) if todo else set()
     for file, records in open_tasks.items():
         if failed & {record.spec.episode_id for record in records}:
             continue
-        parts = [_part(run.path, record) for record in records]
-        join_demonstrations(parts, file)
-        for part in parts:
-            _remove(part, up_to=run.path)
+        own = [parts[record.spec.episode_id] for record in records]
+        join_demonstrations(own, file)
+        for part in own:
+            _remove(part, up_to=run.path.resolve())
         complete.append(file)
         terminal.say(f"{file}: {len(records)} demonstrations, {file.stat().st_size / 1e6:.0f} MB")
     return complete
+
+
+def render_decoded_sets(
+    run: RunDirectory, kept: Sequence[EpisodeRecord], arguments: CollectArguments, terminal: Terminal
+) -> bool:
+    """Draw into a decoded set per suite; whether all are whole. One that is there is left alone.
+
+    Raises:
+        DemonstrationError: something else is in a set's place.
+        GlError, RenderPoolError, OSError, KeyboardInterrupt: as `render_demonstrations`.
+    """
+    suites: dict[str, list[EpisodeRecord]] = defaultdict(list)
+    for record in kept:
+        local = _local(record)
+        suites[local.spec.task.suite].append(local)
+    sets = {
+        suite: _plan(run.path.resolve() / f"{suite}_cache", records, arguments) for suite, records in suites.items()
+    }
+    whole = True
+    for suite, planned in sets.items():
+        if planned.is_whole():
+            continue
+        todo = {episode.place.name: episode for episode in planned.begin()}
+        drawn = [record for record in suites[suite] if record.spec.episode_id in todo]
+        if drawn and _render(run, drawn, todo, arguments, terminal):
+            whole = False
+            continue
+        planned.finish()
+        terminal.say(
+            f"{planned.place}: {len(planned.episodes)} demonstrations. Train: vla-train --data-path {planned.place}"
+        )
+    return whole
+
+
+def _plan(place: Path, records: Sequence[EpisodeRecord], arguments: CollectArguments) -> PlannedSet:
+    ends = list(itertools.accumulate(record.steps for record in records))
+    episodes = [
+        (
+            EpisodeRange(
+                name=record.spec.episode_id,
+                task=record.spec.task.name,
+                suite=record.spec.task.suite,
+                instruction=record.spec.task.instruction_bddl,
+                first=end - record.steps,
+                end=end,
+                init_state_sha256="",
+            ),
+            record.final_state_sha256,
+        )
+        for record, end in zip(records, ends, strict=True)
+    ]
+    return PlannedSet(place, episodes, cameras=CAMERAS, size_px=arguments.size, convention=SEEN_BY_POLICIES)
 
 
 def write_lerobot_sets(output: Path, kept: Sequence[EpisodeRecord], terminal: Terminal) -> None:
@@ -119,9 +182,13 @@ def _holds(file: Path, records: Sequence[EpisodeRecord], size: int) -> bool:
 
 
 def _render(
-    run: RunDirectory, records: Sequence[EpisodeRecord], arguments: CollectArguments, terminal: Terminal
+    run: RunDirectory,
+    records: Sequence[EpisodeRecord],
+    into: Mapping[str, Path | PlannedEpisode],
+    arguments: CollectArguments,
+    terminal: Terminal,
 ) -> set[str]:
-    """Render parts; the ids of those that failed."""
+    """Render demonstrations, each to where its id leads; the ids of those that failed."""
     manifest: RunManifest = run.manifest()
     drawn = drawing(arguments.mujoco_gl)
     workers = min(max(1, count_workers(arguments.workers, on_gpu=drawn.on_gpu)), len(records))
@@ -139,7 +206,7 @@ def _render(
         egl_devices=drawn.egl_devices,
         workers=workers,
         request=lambda record: RenderDemonstration(
-            spec=record.spec, file=_part(run.path, record).resolve(), size_px=arguments.size
+            spec=record.spec, into=into[record.spec.episode_id], size_px=arguments.size
         ),
         timeout_s=arguments.worker_timeout_s,
     )

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.demonstrations.planned_set import PlannedEpisode
 from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome
 
 
@@ -50,7 +51,8 @@ class RenderDemonstration:
     """Parent → worker: write a demonstration, with its images, from its trace."""
 
     spec: EpisodeSpec
-    file: Path
+    into: Path | PlannedEpisode
+    """A file of LIBERO's HDF5, or a place in a decoded set."""
     size_px: int
 
 

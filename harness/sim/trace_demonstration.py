@@ -1,4 +1,4 @@
-"""Turns a demonstration's trace into LIBERO's HDF5: renders every observation and writes a file of one demonstration."""
+"""Turns a demonstration's trace into what is learnt from: renders every observation, into LIBERO's HDF5 or a decoded set."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from harness.sim.settings import RolloutSettings
 from harness.sim.trace_scene import TraceScenes
 from results.trace import Trace, TraceError, read_trace, trace_path
 from tasks.demonstrations.hdf5_writer import RecordedDemonstration, TaskAttributes, write_demonstration
+from tasks.demonstrations.planned_set import PlannedEpisode
+from tasks.image_conventions import convert_images
 from tasks.interface import CAMERAS, CONTROL_HZ, EpisodeSpec, Official, Sampled
 from tasks.plan import init_label
 
@@ -34,8 +36,8 @@ class TraceDemonstrations:
         self._size_px = size_px
         self._scenes = TraceScenes(size_px)
 
-    def render(self, spec: EpisodeSpec, file: Path) -> None:
-        """Write one demonstration.
+    def render(self, spec: EpisodeSpec, into: Path | PlannedEpisode) -> None:
+        """Write one demonstration: a file of LIBERO's HDF5, or its place in a decoded set.
 
         Raises:
             TraceError: the trace is missing, damaged, of another model, or of no demonstration.
@@ -47,9 +49,17 @@ class TraceDemonstrations:
         rows = query_rows(trace)
         shown = self._scenes.open(spec, trace)
         images = np.stack([shown.observation(row, CAMERAS) for row in rows])  # (T, 2, size, size, 3)
+        if isinstance(into, PlannedEpisode):
+            into.write(
+                convert_images(images, "raw", into.convention),
+                trace.query_proprio[rows],
+                trace.labels,
+                trace.state_sha256(0),
+            )
+            return
         proprio = trace.query_proprio[rows].astype(np.float64)
         write_demonstration(
-            file,
+            into,
             self._attributes(spec, shown.scene),
             RecordedDemonstration(
                 agentview=images[:, 0],

@@ -153,7 +153,7 @@ class _Rendering:
             if isinstance(message, RenderVideo):
                 self._videos(message).render(message.spec, message.outcome)
             else:
-                self._demonstrations(message).render(message.spec, message.file)
+                self._demonstrations(message).render(message.spec, message.into)
         except TraceError as error:
             return Failed(error=str(error), kind="other")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Demonstrations: LIBERO's HDF5 files and robomimic's."""
+"""Demonstrations: LIBERO's HDF5 files, robomimic's, and decoded sets."""
 
 from tasks.demonstrations.episodes import Episode, EpisodeReader
 from tasks.demonstrations.hdf5 import (

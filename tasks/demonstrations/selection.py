@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tasks.bddl import Predicate, parse_problem, read_problem
+from tasks.demonstrations.decoded_set import META, is_decoded_set, read_decoded_set
 from tasks.demonstrations.hdf5 import DemonstrationError, DemonstrationFile
 from tasks.interface import TaskSpec
 from tasks.suites import SUITES, load_suite
@@ -24,9 +25,10 @@ class UnnamedTaskWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemonstrationSource:
-    """One file to learn from."""
+    """One task's demonstrations in one file."""
 
     file: Path
+    """HDF5, or the folder of a decoded set."""
     task: str
     """LIBERO's name of the task, or the user's."""
     suite: str
@@ -36,7 +38,7 @@ class DemonstrationSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidate:
-    """What a file says of its task."""
+    """What a file says of its task, or a decoded set of one of its tasks."""
 
     file: Path
     task: str
@@ -56,18 +58,34 @@ class _Candidate:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The HDF5 files among `paths` and in the folders among them, sorted within each folder.
+    """What can be learnt from among `paths` and in the folders among them: HDF5 files and decoded sets, sorted within each folder.
 
     Raises:
-        DemonstrationError: a path leads to none.
+        DemonstrationError: a path leads to none, or to both kinds, which may be the same demonstrations twice.
     """
     files: list[Path] = []
     for path in paths:
-        found = sorted(p for p in path.rglob("*") if p.suffix in (".hdf5", ".h5")) if path.is_dir() else [path]
+        found = _in_folder(path) if path.is_dir() else [path]
         if not found or not found[0].exists():
-            raise DemonstrationError(f"expected an HDF5 file or a folder of them at {path}, there is none")
+            raise DemonstrationError(
+                f"expected an HDF5 file, a decoded set, or a folder of them at {path}, there is none"
+            )
         files += found
     return list(dict.fromkeys(files))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if is_decoded_set(folder):
+        return [folder]
+    inside = list(folder.rglob("*"))
+    files = sorted(p for p in inside if p.suffix in (".hdf5", ".h5"))
+    sets = sorted(p.parent for p in inside if p.name == META and is_decoded_set(p.parent))
+    if files and sets:
+        raise DemonstrationError(
+            f"{folder} holds HDF5 files ({files[0].relative_to(folder)}, …) and decoded sets ({sets[0].relative_to(folder)}, …), "
+            "perhaps of the same demonstrations. Name the ones to learn from."
+        )
+    return files or sets
 
 
 def select_demonstrations(
@@ -85,7 +103,7 @@ def select_demonstrations(
     Raises:
         DemonstrationError: a name matches nothing, or a file has no instruction and none is given; the message lists what there is.
     """
-    candidates = [_read(file, prompt_source) for file in find_files(paths)]
+    candidates = [candidate for file in find_files(paths) for candidate in _read(file, prompt_source)]
     matched = {name: [c for c in candidates if c.answers_to(name)] for name in task_names}
     nameless = [c for c in candidates if not c.instruction]
     if not task_names and nameless:
@@ -119,18 +137,34 @@ def _named_by_user(candidate: _Candidate, name: str) -> DemonstrationSource:
     return DemonstrationSource(file=candidate.file, task=name, suite="", instruction=instruction)
 
 
-def _read(file: Path, prompt_source: PromptSource) -> _Candidate:
+def _read(file: Path, prompt_source: PromptSource) -> list[_Candidate]:
+    if is_decoded_set(file):
+        tasks = dict.fromkeys((e.task, e.suite, e.instruction) for e in read_decoded_set(file).episodes)
+        return [
+            replace(_candidate(file, task, suite, recorded, prompt_source), task=task, suite=suite)
+            for task, suite, recorded in tasks
+        ]
     with DemonstrationFile(file) as demonstrations:
         bddl_file = Path(demonstrations.bddl_file_name)
         recorded, content = demonstrations.instruction, demonstrations.attributes.get("bddl_file_content", "")
-    name = bddl_file.stem or file.stem.removesuffix("_demo")
-    task = _find_task(name, bddl_file.parent.name)
-    if task is not None:
-        from_task = task.instruction_file_name if prompt_source == "file_name" else recorded or task.instruction_bddl
-        goal = read_problem(task.bddl_file).goal
-        return _Candidate(file=file, task=task.name, suite=task.suite, instruction=from_task, goal=goal)
+    found = _candidate(
+        file, bddl_file.stem or file.stem.removesuffix("_demo"), bddl_file.parent.name, recorded, prompt_source
+    )
+    if found.suite:
+        return [found]
     goal = parse_problem(str(content), f"{file}: bddl_file_content").goal if content else ()
-    return _Candidate(file=file, task=bddl_file.stem, suite="", instruction=recorded, goal=goal)
+    return [replace(found, task=bddl_file.stem, goal=goal)]
+
+
+def _candidate(file: Path, name: str, folder: str, recorded: str, prompt_source: PromptSource) -> _Candidate:
+    """A task that is called `name`: LIBERO's of that name if it has one, with the words wanted."""
+    task = _find_task(name, folder)
+    if task is None:
+        return _Candidate(file=file, task=name, suite="", instruction=recorded, goal=())
+    from_task = task.instruction_file_name if prompt_source == "file_name" else recorded or task.instruction_bddl
+    return _Candidate(
+        file=file, task=task.name, suite=task.suite, instruction=from_task, goal=read_problem(task.bddl_file).goal
+    )
 
 
 def _find_task(name: str, folder: str) -> TaskSpec | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from harness.collecting.cli import EXIT_USAGE, run
 from harness.terminal import Terminal
 from results.run_directory import RunDirectory
 from results.trace import read_trace
-from tasks.demonstrations import DemonstrationFile, EpisodeReader
+from tasks.demonstrations import DemonstrationFile, EpisodeReader, select_demonstrations
+from tasks.demonstrations.decoded_set import DecodedSetReader
 from tasks.suites import load_suite
 from tests.harness.test_cli import call
 
@@ -135,6 +137,40 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(collected: P
     status, _, errors = collect(collected.parent, stage="images", size=SIZE + 8)
     assert status == EXIT_USAGE
     assert f"they are not the 2 of {SIZE + 8} px asked for. Remove it" in errors
+
+
+@pytest.mark.sim
+def test_drawn_straight_into_the_training_cache_they_are_the_same(tmp_path: Path, collected: Path, file: Path) -> None:
+    """The traces alone go to the other machine; what `vla-train` maps there is what it decodes from the HDF5."""
+    shutil.copytree(collected, tmp_path / "demos", ignore=shutil.ignore_patterns("*.hdf5"))
+    status, output, errors = collect(tmp_path, stage="images", size=SIZE, format="cache")
+    assert status == EXIT_OK, errors
+    folder = tmp_path / "demos" / "libero_goal_cache"
+    assert f"{folder}: 2 demonstrations. Train: vla-train --data-path {folder}" in output
+    (from_cache,), (from_file,) = (select_demonstrations([path], [], "file_name") for path in (folder, file))
+    assert (from_cache.task, from_cache.suite, from_cache.instruction) == (
+        from_file.task,
+        from_file.suite,
+        from_file.instruction,
+    )
+    cameras = ("agentview", "robot0_eye_in_hand")
+    with (
+        DecodedSetReader(
+            folder, task=STOVE.name, suite="libero_goal", cameras=cameras, convention="rotated_180"
+        ) as drawn,
+        EpisodeReader(file, cameras=cameras, convention="rotated_180") as decoded,
+    ):
+        for ours, theirs in zip(drawn.demos, decoded.demos, strict=True):
+            a, b = drawn.episode(ours), decoded.episode(theirs)
+            np.testing.assert_array_equal(a.images, b.images)
+            np.testing.assert_array_equal(a.proprio, b.proprio)
+            np.testing.assert_array_equal(a.actions, b.actions)
+            assert a.init_state_sha256 == b.init_state_sha256
+    status, output, errors = collect(tmp_path, stage="images", size=SIZE, format="cache")
+    assert (status, "Rendering" in output) == (EXIT_OK, False), errors
+    status, _, errors = collect(tmp_path, stage="images", size=SIZE + 8, format="cache")
+    assert status == EXIT_USAGE
+    assert f"is there already, and it is not the set of 2 demonstrations of {SIZE + 8} px asked for" in errors
 
 
 @pytest.mark.sim

@@ -117,5 +117,5 @@ def test_an_instruction_in_letters_is_joined(tmp_path: Path) -> None:
 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.hdf5"):
-        with pytest.raises(DemonstrationError, match="expected an HDF5 file or a folder of them at"):
+        with pytest.raises(DemonstrationError, match="expected an HDF5 file, a decoded set, or a folder of them at"):
             select_demonstrations([path], [], "file_name")

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from tasks.demonstrations import DemonstrationError, DemonstrationSource, EpisodeReader
+from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 from tasks.interface import CAMERAS
 from tests.lift import LIFT, write_libero
 from vla_vggt.data import cache as cache_module
 from vla_vggt.data.batches import Batches
-from vla_vggt.data.cache import DemonstrationSet, EpisodeRange, load_demonstrations
+from vla_vggt.data.cache import load_demonstrations
 from vla_vggt.data.windows import SampleOrder, make_windows, split_episodes
 
 CPU = torch.device("cpu")
@@ -83,6 +84,37 @@ def test_a_failure_midway_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyt
     assert list((tmp_path / "cache").iterdir()) == []
     monkeypatch.undo()
     assert load(tmp_path / "cache").images.shape == (174, 2, 84, 84, 3)
+
+
+def test_tasks_of_a_decoded_set_are_mapped_where_they_lie(tmp_path: Path) -> None:
+    """A cache entry is a decoded set too, so one of two tasks is made here and read as such."""
+    both = load(tmp_path, source(LIFT), source(write_libero(tmp_path / "b.hdf5"), "other", "drop the cube"))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    said: list[str] = []
+    again = load(tmp_path / "cache", source(folder, "other", "drop it"), say=said.append)
+    assert Path(again.images.filename) == folder / "images.bin"  # type: ignore[attr-defined]
+    assert not said
+    assert not (tmp_path / "cache").exists()
+    assert [(e.first, e.task, e.instruction) for e in again.episodes] == [
+        (174, "other", "drop it"),
+        (233, "other", "drop it"),
+        (291, "other", "drop it"),
+    ]
+    assert again.sha256 != both.sha256
+    batch = Batches(
+        again, make_windows(again, list(again.episodes)), chunk_steps=2, device=CPU, data_on_device=False
+    ).get(np.array([1]))
+    np.testing.assert_array_equal(batch.images[0].numpy(), both.images[175])
+
+
+def test_other_cameras_of_a_decoded_set_and_more_beside_it_are_copied(tmp_path: Path) -> None:
+    whole = load(tmp_path, source(LIFT))
+    (folder,) = tmp_path.iterdir()
+    one = load(tmp_path / "cache", source(folder), cameras=("robot0_eye_in_hand",), convention="raw")
+    np.testing.assert_array_equal(one.images[:, 0], whole.images[:, 1, ::-1, ::-1])
+    more = load(tmp_path / "cache", source(folder), source(write_libero(tmp_path / "b.hdf5"), "other", "drop it"))
+    np.testing.assert_array_equal(more.images[:174], whole.images)
+    assert [e.init_state_sha256 for e in more.episodes[:3]] == [e.init_state_sha256 for e in whole.episodes]
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

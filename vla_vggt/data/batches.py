@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_vggt.data.cache import DemonstrationSet
+from tasks.demonstrations.decoded_set import DemonstrationSet
 from vla_vggt.data.windows import Windows
 
 AHEAD = 3

@@ -7,11 +7,10 @@ and moved there when it is whole: it is never stale, and never half.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,45 +19,21 @@ from numpy.typing import NDArray
 
 from tasks.cache_folder import cache_folder
 from tasks.demonstrations import DemonstrationError, DemonstrationSource, Episode, EpisodeReader
+from tasks.demonstrations.decoded_set import (
+    IMAGES,
+    META,
+    DecodedSetReader,
+    DemonstrationSet,
+    EpisodeRange,
+    conclude_decoded_set,
+    is_decoded_set,
+    read_decoded_set,
+    sha256_of,
+)
 from tasks.demonstrations.timing import ObservationTiming
 from tasks.interface import ImageConvention
 
-CACHE_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpisodeRange:
-    """One demonstration's place among all steps: [first, end)."""
-
-    name: str
-    task: str
-    suite: str
-    instruction: str
-    first: int
-    end: int
-    init_state_sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DemonstrationSet:
-    """Every step of the chosen demonstrations, one after the other."""
-
-    images: NDArray[np.uint8]
-    """(N, C, H, W, 3), memory-mapped (copy on write); at the size they were recorded in."""
-    proprio: NDArray[np.float32]
-    """(N, 8)"""
-    actions: NDArray[np.float64]
-    """(N, 7)"""
-    episodes: tuple[EpisodeRange, ...]
-    sha256: str
-    """Of what the set was made of: the data's fingerprint in a checkpoint."""
-    timings: dict[str, str]
-    """File → whether its observations were taken before or after the action of the same index."""
-
-    @property
-    def instructions(self) -> tuple[str, ...]:
-        """Every instruction once, in order of appearance."""
-        return tuple(dict.fromkeys(episode.instruction for episode in self.episodes))
+CACHE_VERSION = 2
 
 
 def default_cache_folder() -> Path:
@@ -77,6 +52,8 @@ def load_demonstrations(
 ) -> DemonstrationSet:
     """The demonstrations of all sources, from the cache, where an entry is made if there is none.
 
+    Tasks of one decoded set whose images are what is wanted are mapped where they lie; nothing is copied.
+
     Args:
         timing: of the observations in the files; None: read off each file.
         folder: where entries lie.
@@ -88,31 +65,59 @@ def load_demonstrations(
     """
     recipe = {
         "version": CACHE_VERSION,
-        "sources": [asdict(s) | {"file": s.file.name, "sha256": _file_sha256(s.file)} for s in sources],
+        "sources": [asdict(s) | {"file": s.file.name, "sha256": _fingerprint(s.file)} for s in sources],
         "cameras": list(cameras),
         "convention": convention,
         "timing": timing,
     }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    key = sha256_of(recipe)
+    if len({source.file for source in sources}) == 1 and is_decoded_set(sources[0].file):
+        whole = read_decoded_set(sources[0].file)
+        if whole.cameras == tuple(cameras) and whole.convention == convention:
+            return _chosen(whole, sources, key)
     entry = folder / key[:32]
-    if (entry / "meta.json").is_file():
-        return _read(entry)
+    if is_decoded_set(entry):
+        return read_decoded_set(entry)
     timings: dict[str, str] = {}
     try:
         with _EntryWriter(entry) as writer:
             for number, source in enumerate(sources, start=1):
                 progress(f"decoding demonstrations, file {number} of {len(sources)}: {source.file.name}")
-                with EpisodeReader(source.file, cameras=cameras, convention=convention, timing=timing) as reader:
+                with _open(source, cameras, convention, timing) as reader:
                     timings[source.file.name] = reader.timing
                     for demo in reader.demos:
                         writer.add(reader.episode(demo), source)
-            writer.finish(key, timings)
+            writer.finish(sha256=key, timings=timings, cameras=cameras, convention=convention)
     except OSError as error:
         raise OSError(
             f"cannot write the cache of demonstrations in {folder}: {error.strerror or error}. Free some space there, "
             "or put it elsewhere with VLA_VGGT_CACHE."
         ) from error
-    return _read(entry)
+    return read_decoded_set(entry)
+
+
+def _open(
+    source: DemonstrationSource,
+    cameras: Sequence[str],
+    convention: ImageConvention,
+    timing: ObservationTiming | None,
+) -> EpisodeReader | DecodedSetReader:
+    if is_decoded_set(source.file):
+        return DecodedSetReader(
+            source.file, task=source.task, suite=source.suite, cameras=cameras, convention=convention
+        )
+    return EpisodeReader(source.file, cameras=cameras, convention=convention, timing=timing)
+
+
+def _chosen(whole: DemonstrationSet, sources: Sequence[DemonstrationSource], sha256: str) -> DemonstrationSet:
+    """The sources' tasks of a set, with the sources' words for them."""
+    instructions = {(source.task, source.suite): source.instruction for source in sources}
+    episodes = tuple(
+        replace(episode, instruction=instructions[episode.task, episode.suite])
+        for episode in whole.episodes
+        if (episode.task, episode.suite) in instructions
+    )
+    return replace(whole, episodes=episodes, sha256=sha256)
 
 
 class _EntryWriter:
@@ -122,7 +127,7 @@ class _EntryWriter:
         entry.parent.mkdir(parents=True, exist_ok=True)
         self._entry = entry
         self._folder = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
-        self._images = (self._folder / "images.bin").open("wb")
+        self._images = (self._folder / IMAGES).open("wb")
         self._shape: tuple[int, ...] | None = None
         self._first_name = ""
         self._proprio: list[NDArray[np.float32]] = []
@@ -163,43 +168,30 @@ class _EntryWriter:
         )
         self._steps += steps
 
-    def finish(self, key: str, timings: dict[str, str]) -> None:
+    def finish(self, **described: Any) -> None:
         assert self._shape is not None
         self._images.close()
-        np.savez(
-            self._folder / "vectors.npz", proprio=np.concatenate(self._proprio), actions=np.concatenate(self._actions)
+        conclude_decoded_set(
+            self._folder,
+            image_shape=self._shape,
+            proprio=self._proprio,
+            actions=self._actions,
+            episodes=self._episodes,
+            **described,
         )
-        meta = {
-            "sha256": key,
-            "shape": [self._steps, *self._shape],
-            "timings": timings,
-            "episodes": [asdict(episode) for episode in self._episodes],
-        }
-        (self._folder / "meta.json").write_text(json.dumps(meta))
         try:
             self._folder.rename(self._entry)
         except OSError:
-            if not (self._entry / "meta.json").is_file():  # else another process has made it meanwhile
+            if not (self._entry / META).is_file():  # else another process has made it meanwhile
                 raise
 
 
-def _read(entry: Path) -> DemonstrationSet:
-    meta: dict[str, Any] = json.loads((entry / "meta.json").read_text())
-    with np.load(entry / "vectors.npz") as vectors:
-        proprio, actions = vectors["proprio"], vectors["actions"]
-    return DemonstrationSet(
-        images=np.memmap(entry / "images.bin", dtype=np.uint8, mode="c", shape=tuple(meta["shape"])),
-        proprio=proprio,
-        actions=actions,
-        episodes=tuple(EpisodeRange(**episode) for episode in meta["episodes"]),
-        sha256=meta["sha256"],
-        timings=meta["timings"],
-    )
-
-
-def _file_sha256(file: Path) -> str:
+def _fingerprint(path: Path) -> str:
+    """Of what a file, or a decoded set, holds."""
+    if is_decoded_set(path):
+        return read_decoded_set(path).sha256
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

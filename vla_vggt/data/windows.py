@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_vggt.data.cache import DemonstrationSet, EpisodeRange
+from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tasks.demonstrations import select_demonstrations
+from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 from vla_vggt.configs.model_config import PRESETS, ModelConfig
 from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
 from vla_vggt.data.batches import Batches
-from vla_vggt.data.cache import DemonstrationSet, EpisodeRange, default_cache_folder, load_demonstrations
+from vla_vggt.data.cache import default_cache_folder, load_demonstrations
 from vla_vggt.data.images import AugmentationConfig
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import Windows, make_windows, split_episodes

@@ -1,0 +1,205 @@
+"""Decoded demonstrations: a folder whose images are mapped into memory as they lie there.
+
+    images.bin     uint8 (N, C, H, W, 3): every step of every demonstration, one after the other
+    vectors.npz    proprio float32 (N, 8), actions float64 (N, 7)
+    meta.json      shapes, cameras, convention, each demonstration's place; written last
+
+The trainer's cache consists of such folders, and `vla-collect --format cache` draws straight into one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.demonstrations.episodes import Episode
+from tasks.demonstrations.hdf5 import DemonstrationError
+from tasks.image_conventions import convert_images
+from tasks.interface import ACTION_DIM, PROPRIO_DIM, ImageConvention
+
+IMAGES, VECTORS, META = "images.bin", "vectors.npz", "meta.json"
+FORMAT = "decoded demonstrations 1"
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What reading a damaged archive of arrays raises."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRange:
+    """One demonstration's place among all steps: [first, end)."""
+
+    name: str
+    task: str
+    suite: str
+    instruction: str
+    first: int
+    end: int
+    init_state_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DemonstrationSet:
+    """Every step of the chosen demonstrations, one after the other; observation t was taken just before action t."""
+
+    images: NDArray[np.uint8]
+    """(N, C, H, W, 3), memory-mapped (copy on write); at the size they were recorded in."""
+    proprio: NDArray[np.float32]
+    """(N, 8)"""
+    actions: NDArray[np.float64]
+    """(N, 7)"""
+    episodes: tuple[EpisodeRange, ...]
+    sha256: str
+    """Of what the set was made of: the data's fingerprint in a checkpoint."""
+    timings: dict[str, str]
+    """File → whether its observations were taken before or after the action of the same index."""
+    cameras: tuple[str, ...]
+    """The order of the images' second axis."""
+    convention: ImageConvention
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Every instruction once, in order of appearance."""
+        return tuple(dict.fromkeys(episode.instruction for episode in self.episodes))
+
+
+def is_decoded_set(path: Path) -> bool:
+    """Whether a folder is one."""
+    return (path / META).is_file() and (path / IMAGES).is_file()
+
+
+def read_decoded_set(folder: Path) -> DemonstrationSet:
+    """Map a folder into memory.
+
+    Raises:
+        DemonstrationError: it is damaged, or of a format this version does not know.
+    """
+    try:
+        meta: dict[str, Any] = json.loads((folder / META).read_text())
+        with np.load(folder / VECTORS) as vectors:
+            proprio, actions = vectors["proprio"], vectors["actions"]
+    except UNREADABLE as error:
+        raise DemonstrationError(f"{folder}: not readable as decoded demonstrations; remove it: {error}") from error
+    if meta.get("format") != FORMAT:
+        raise DemonstrationError(f"{folder}: expected the format {FORMAT!r}, got {meta.get('format')!r}; make it again")
+    shape: tuple[int, ...] = tuple(meta["shape"])
+    there, wanted = (folder / IMAGES).stat().st_size, int(np.prod(shape))
+    if there != wanted or proprio.shape != (shape[0], PROPRIO_DIM) or actions.shape != (shape[0], ACTION_DIM):
+        raise DemonstrationError(
+            f"{folder}: expected {wanted} bytes of images and vectors of {shape[0]} steps, got {there} bytes, proprio "
+            f"{proprio.shape}, actions {actions.shape}. It is damaged: make it again."
+        )
+    return DemonstrationSet(
+        images=np.memmap(folder / IMAGES, dtype=np.uint8, mode="c", shape=shape),
+        proprio=proprio,
+        actions=actions,
+        episodes=tuple(EpisodeRange(**episode) for episode in meta["episodes"]),
+        sha256=meta["sha256"],
+        timings=meta["timings"],
+        cameras=tuple(meta["cameras"]),
+        convention=meta["convention"],
+    )
+
+
+def conclude_decoded_set(
+    folder: Path,
+    *,
+    image_shape: Sequence[int],
+    proprio: Sequence[NDArray[np.float32]],
+    actions: Sequence[NDArray[np.float64]],
+    episodes: Sequence[EpisodeRange],
+    sha256: str,
+    timings: dict[str, str],
+    cameras: Sequence[str],
+    convention: ImageConvention,
+) -> None:
+    """Write what stands beside the images, `meta.json` last.
+
+    Args:
+        folder: holds `images.bin`, complete.
+        image_shape: (C, H, W, 3)
+        proprio: of each demonstration, likewise `actions`.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    with (folder / IMAGES).open("rb") as images:
+        os.fsync(images.fileno())
+    np.savez(folder / VECTORS, proprio=np.concatenate(proprio), actions=np.concatenate(actions))
+    meta = {
+        "format": FORMAT,
+        "sha256": sha256,
+        "shape": [episodes[-1].end, *image_shape],
+        "cameras": list(cameras),
+        "convention": convention,
+        "timings": timings,
+        "episodes": [asdict(episode) for episode in episodes],
+    }
+    temporary = folder / f".{META}.tmp"
+    temporary.write_text(json.dumps(meta))
+    temporary.replace(folder / META)
+
+
+class DecodedSetReader:
+    """The demonstrations of one task in a decoded set, one at a time; a context manager.
+
+    Args:
+        folder: the set.
+        task: LIBERO's name.
+        suite: the task's.
+        cameras: in the order wanted.
+        convention: of the images wanted.
+
+    Raises:
+        DemonstrationError: the set is damaged, or a camera is missing.
+    """
+
+    timing = "before"
+
+    def __init__(
+        self, folder: Path, *, task: str, suite: str, cameras: Sequence[str], convention: ImageConvention
+    ) -> None:
+        self._set, self._convention = read_decoded_set(folder), convention
+        for camera in cameras:
+            if camera not in self._set.cameras:
+                raise DemonstrationError(
+                    f"{folder}: no images of camera {camera}; it has {', '.join(self._set.cameras)}. Choose with --cameras."
+                )
+        self._cameras = [self._set.cameras.index(camera) for camera in cameras]
+        self._episodes = {e.name: e for e in self._set.episodes if (e.task, e.suite) == (task, suite)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._set
+
+    @property
+    def demos(self) -> tuple[str, ...]:
+        """Names of the demonstrations, in their order."""
+        return tuple(self._episodes)
+
+    def episode(self, demo: str) -> Episode:
+        """One demonstration."""
+        place = self._episodes[demo]
+        steps = slice(place.first, place.end)
+        images = self._set.images[steps][:, self._cameras]
+        return Episode(
+            name=demo,
+            images=convert_images(images, self._set.convention, self._convention),
+            proprio=self._set.proprio[steps],
+            actions=self._set.actions[steps],
+            init_state_sha256=place.init_state_sha256,
+        )
+
+
+def sha256_of(recipe: Any) -> str:
+    """Fingerprint of something that JSON can say."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
