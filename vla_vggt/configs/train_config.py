@@ -17,7 +17,7 @@ class TrainArguments:
     """Train VLA-VGGT on demonstrations. The same command on the same --log-dir resumes."""
 
     data_path: tuple[Path, ...]
-    """HDF5 files of demonstrations (LIBERO's or robomimic's), or folders of them."""
+    """HDF5 files of demonstrations (LIBERO's or robomimic's), decoded sets (`vla-collect --format cache`), or folders of either."""
     task_names: tuple[str, ...] = ()
     """Only these tasks: a group (pick_and_place), or a part of the task's name, the file's name or the instruction."""
     log_dir: Path = Path("logs")
@@ -102,4 +102,4 @@ class TrainArguments:
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
         if not self.data_path:
-            raise ValueError("--data-path: name at least one HDF5 file or folder")
+            raise ValueError("--data-path: name at least one HDF5 file, decoded set or folder")
