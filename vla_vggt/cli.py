@@ -14,6 +14,7 @@ from rich.progress import Progress as ProgressBar
 
 from tasks.demonstrations import UnnamedTaskWarning
 from vla_vggt.configs.train_config import TrainArguments
+from vla_vggt.training.processes import Processes, join_processes
 from vla_vggt.training.setup import prepare_training
 from vla_vggt.training.trainer import BEST_FILE, CHECKPOINTS, Progress
 
@@ -32,12 +33,27 @@ def run(arguments: TrainArguments, *, out: Console, errors: Console) -> int:
     Returns:
         The exit status: 0; 1 where training had to stop; 2 for wrong input, before anything ran; 130 for Ctrl-C.
     """
+    try:
+        processes = join_processes(arguments.device)
+    except ValueError as error:
+        errors.print(f"vla-train: {error}", markup=False, highlight=False, soft_wrap=True)
+        return EXIT_USAGE
+    if not processes.is_main:
+        out = Console(quiet=True)
+    try:
+        return _train(arguments, processes, out=out, errors=errors)
+    finally:
+        processes.close()
+
+
+def _train(arguments: TrainArguments, processes: Processes, *, out: Console, errors: Console) -> int:
+    who = "vla-train" if processes.is_main else f"vla-train, process {processes.rank}"
 
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def complain(text: str) -> None:
-        errors.print(f"vla-train: {text}", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"{who}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     torch.set_float32_matmul_precision("high")
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
@@ -56,14 +72,14 @@ def run(arguments: TrainArguments, *, out: Console, errors: Console) -> int:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UnnamedTaskWarning)
-                trainer = prepare_training(arguments, say=say, on_progress=show)
+                trainer = prepare_training(arguments, say=say, on_progress=show, processes=processes)
         except (ValueError, OSError, MemoryError) as error:
             complain(str(error))
             return EXIT_USAGE
         except KeyboardInterrupt:
             return EXIT_INTERRUPTED
         for warning in caught:
-            if issubclass(warning.category, UnnamedTaskWarning):
+            if issubclass(warning.category, UnnamedTaskWarning) and processes.is_main:
                 complain(f"warning: {warning.message}")
         try:
             trainer.run()

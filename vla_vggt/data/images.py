@@ -43,6 +43,10 @@ class AugmentationDraw:
             shift_px=self.shift_px.to(device, non_blocking=True), factors=self.factors.to(device, non_blocking=True)
         )
 
+    def part(self, first: int, end: int) -> Self:
+        """The draws of some images: [first, end) of the batch."""
+        return type(self)(shift_px=self.shift_px[first:end], factors=self.factors[first:end])
+
 
 def draw_augmentation(
     config: AugmentationConfig, *, batch: int, cameras: int, image_px: int, seed: int, step: int

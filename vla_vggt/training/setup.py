@@ -25,7 +25,6 @@ from vla_vggt.data.cache import default_cache_folder, load_demonstrations
 from vla_vggt.data.images import AugmentationConfig
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import Windows, make_windows, split_episodes
-from vla_vggt.device import choose_device
 from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, check_length, pad_left
 from vla_vggt.models.vla_model import VLAModel
 from vla_vggt.training.checkpoint import (
@@ -37,37 +36,50 @@ from vla_vggt.training.checkpoint import (
     load_training_state,
 )
 from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
+from vla_vggt.training.processes import Processes
 from vla_vggt.training.trainer import CHECKPOINTS, Progress, Trainer, TrainingData, TrainingPlan
 
 AUGMENTATION = AugmentationConfig(shift=0.04, brightness=0.2, contrast=0.2, saturation=0.2)
 TOKENS_MULTIPLE = 8
 """A sequence's tokens are padded to a multiple of this: GPU attention kernels take masks of such lengths only."""
 PACKAGES = ("torch", "numpy", "transformers")
+PROCESSES = "processes"
+SAMPLES_PER_STEP = ("batch_size", "accumulate", PROCESSES)
+"""What a step's samples are the product of: a run may go on with other factors."""
 
 
 def prepare_training(
-    arguments: TrainArguments, *, say: Callable[[str], None], on_progress: Callable[[Progress], None]
+    arguments: TrainArguments,
+    *,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+    processes: Processes | None = None,
 ) -> Trainer:
     """A trainer, ready to run, or to go on from the last checkpoint in the run's folder.
 
     Args:
         say: told what is being done and what was found.
         on_progress: told how training stands.
+        processes: that train together.
 
     Raises:
         ValueError: an input is wrong; the message says which and what to do.
         OSError: the run's folder or the cache cannot be written.
     """
-    device = choose_device(arguments.device)
+    processes = processes or Processes()
+    device = processes.device(arguments.device)
     last = arguments.log_dir / CHECKPOINTS / "last"
     earlier = load_policy(last) if last.exists() else None
     if earlier is None and last.is_symlink():
         raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
-    demonstrations = _demonstrations(arguments, say)
+    with processes.first_on_machine():
+        demonstrations = _demonstrations(arguments, say)
     training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
-    identity, features = _language(arguments, demonstrations, earlier, say)
+    identity, features = processes.share(
+        _language(arguments, demonstrations, earlier, say) if processes.is_main else None
+    )
     config = model_config(arguments, identity.width, features)
-    description = _description(arguments, config, identity, demonstrations, training)
+    description = _description(arguments, config, identity, demonstrations, training, processes=processes.count)
     if earlier is not None:
         _require_same(earlier.description, description, arguments.log_dir)
     windows = (
@@ -79,11 +91,12 @@ def prepare_training(
     trainer = Trainer(
         loss=loss,
         data=data,
-        plan=_plan(arguments, len(data.windows), device),
+        plan=_plan(arguments, len(data.windows), device, processes.count),
         folder=arguments.log_dir,
         description=description,
         instructions=features,
         on_progress=on_progress,
+        processes=processes,
     )
     if earlier is not None:
         trainer.restore(load_training_state(last), earlier.weights)
@@ -154,6 +167,8 @@ def _description(
     identity: LanguageIdentity,
     demonstrations: DemonstrationSet,
     training: list[EpisodeRange],
+    *,
+    processes: int,
 ) -> PolicyDescription:
     steps = [slice(episode.first, episode.end) for episode in training]
     tasks = dict.fromkeys((e.task, e.suite, e.instruction) for e in training)
@@ -170,7 +185,7 @@ def _description(
         init_states_sha256=tuple(e.init_state_sha256 for e in training if e.init_state_sha256),
         step=0,
         validation_loss=None,
-        training=json.loads(json.dumps(asdict(arguments), default=str)),
+        training=json.loads(json.dumps(asdict(arguments) | {PROCESSES: processes}, default=str)),
         versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
 
@@ -227,8 +242,8 @@ def padded_length(config: ModelConfig, longest: int) -> int:
     return math.ceil((longest + others) / TOKENS_MULTIPLE) * TOKENS_MULTIPLE - others
 
 
-def _plan(arguments: TrainArguments, samples: int, device: torch.device) -> TrainingPlan:
-    per_step = arguments.batch_size * arguments.accumulate
+def _plan(arguments: TrainArguments, samples: int, device: torch.device, processes: int) -> TrainingPlan:
+    per_step = arguments.batch_size * arguments.accumulate * processes
     total = arguments.max_steps or math.ceil(arguments.num_epochs * samples / per_step)
     return TrainingPlan(
         total_steps=total,
@@ -256,11 +271,21 @@ def _require_same(earlier: PolicyDescription, now: PolicyDescription, folder: Pa
     differing = [
         f"--{name.replace('_', '-')} was {earlier.training.get(name)}, is {value}"
         for name, value in now.training.items()
-        if name not in NOT_THE_RESULT and earlier.training.get(name) != value
+        if name not in (*NOT_THE_RESULT, *SAMPLES_PER_STEP) and earlier.training.get(name) != value
     ]
+    was, is_ = (_samples_per_step(description.training) for description in (earlier, now))
+    if math.prod(was) != math.prod(is_):
+        differing.append(
+            "samples per step (--batch-size · --accumulate · processes) were "
+            f"{' · '.join(map(str, was))}, are {' · '.join(map(str, is_))}"
+        )
     if earlier.data_sha256 != now.data_sha256:
         differing.append("the demonstrations differ")
     if differing:
         raise CheckpointError(
             f"{folder} holds another run: {'; '.join(differing)}. Name another --log-dir, or repeat its command to go on with it."
         )
+
+
+def _samples_per_step(training: dict[str, Any]) -> list[int]:
+    return [int(training.get(name, 1)) for name in SAMPLES_PER_STEP]

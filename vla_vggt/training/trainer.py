@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
@@ -30,6 +31,7 @@ from vla_vggt.training.chunk_loss import ChunkLoss
 from vla_vggt.training.flops import peak_flops, training_flops
 from vla_vggt.training.log import StepEntry, TrainingLog
 from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
+from vla_vggt.training.processes import Processes, without_averaging
 
 BEST_FILE = "best_model.pth"
 CHECKPOINTS = "checkpoints"
@@ -48,8 +50,9 @@ class TrainingPlan:
     total_steps: int
     warmup_steps: int
     batch_size: int
+    """Of each process."""
     accumulate: int
-    """Batches per step."""
+    """Batches of each process per step."""
     lr: float
     weight_decay: float
     max_grad_norm: float
@@ -95,6 +98,7 @@ class Trainer:
         description: what the checkpoints say; step and validation loss are filled in.
         instructions: the features the checkpoints carry.
         on_progress: told every `log_every` steps.
+        processes: that train together, each on its share of every step's samples. The main one writes.
     """
 
     def __init__(
@@ -107,17 +111,21 @@ class Trainer:
         description: PolicyDescription,
         instructions: dict[str, Tensor],
         on_progress: Callable[[Progress], None],
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes or Processes()
         self._loss, self._data, self._plan, self._folder = loss, data, plan, folder
         self._description, self._instructions, self._on_progress = description, instructions, on_progress
         self._model = loss.model
         self._device = next(loss.model.parameters()).device
-        self._compiled = torch.compile(loss, dynamic=False) if plan.compile else loss
+        compiled: Any = torch.compile(loss, dynamic=False) if plan.compile else loss
+        self._parallel = self._processes.wrap(compiled, self._device)
         self._optimizer = make_adamw(loss.model, lr=plan.lr, weight_decay=plan.weight_decay)
         self._average = copy.deepcopy(loss)  # the moving average, ready to be evaluated
         self._average.requires_grad_(False)
         self._order = SampleOrder(len(data.windows), plan.seed)
         self._best = float("inf")
+        self._samples_per_step = plan.batch_size * plan.accumulate * self._processes.count
         self.step = 0
         """Steps done."""
 
@@ -128,7 +136,8 @@ class Trainer:
             DivergedError: the loss is NaN or infinite; the last checkpoint is whole.
             OSError: a checkpoint or the log cannot be written.
         """
-        with TrainingLog(self._folder, self.step) as log:
+        writing = TrainingLog(self._folder, self.step) if self._processes.is_main else contextlib.nullcontext()
+        with writing as log:
             pending: list[Tensor] = []
             recent: list[float] = []
             batches = self._data.batches.stream(self._indices())
@@ -140,7 +149,8 @@ class Trainer:
                 if save or self.step % self._plan.log_every == 0:
                     entries = self._entries(pending)
                     recent += [entry.loss for entry in entries]
-                    self._report(log, entries, (self.step - first) / (time.perf_counter() - started))
+                    if log is not None:
+                        self._report(log, entries, (self.step - first) / (time.perf_counter() - started))
                     pending.clear()
                     if save:
                         self._validate_and_save(log, float(np.mean(recent)))
@@ -179,27 +189,42 @@ class Trainer:
             }
         self._average.model.load_state_dict(average)
 
+    def _share(self, part: int) -> tuple[int, int]:
+        """This process's place among a step's samples in pass `part`: [first, end).
+
+        A step's samples and how they are changed are functions of the step alone; processes and passes divide them among themselves.
+        """
+        first = (part * self._processes.count + self._processes.rank) * self._plan.batch_size
+        return first, first + self._plan.batch_size
+
     def _indices(self) -> Iterator[NDArray[np.int64]]:
-        """The samples of every batch that is left."""
-        size = self._plan.batch_size
-        for number in range(self.step * self._plan.accumulate, self._plan.total_steps * self._plan.accumulate):
-            yield self._order.indices(number * size, size)
+        """The samples of every batch that is left to this process."""
+        for step in range(self.step, self._plan.total_steps):
+            for part in range(self._plan.accumulate):
+                first, _ = self._share(part)
+                yield self._order.indices(step * self._samples_per_step + first, self._plan.batch_size)
 
     def train_step(self, batches: Iterator[Any]) -> Tensor:
         """One step of the optimiser: [8] on the device, the mean errors of the 7 entries and the gradient's norm."""
         plan, step = self._plan, self.step
         for group in self._optimizer.param_groups:
             group["lr"] = self._lr(step)
-        chosen = self._order.indices(step * plan.accumulate * plan.batch_size, plan.accumulate * plan.batch_size)
+        chosen = self._order.indices(step * self._samples_per_step, self._samples_per_step)
         windows = self._data.windows
         count = int(
             np.minimum(windows.ends[chosen] - windows.steps[chosen], self._model.config.chunk_steps).sum()
-        )  # valid action steps of all batches: so that accumulating changes nothing
+        )  # valid action steps of all batches of all processes: so that dividing them changes nothing
+        draw = self._draw(step)
         errors = torch.zeros(self._model.config.action_dim, device=self._device)
         for part in range(plan.accumulate):
-            batch_errors = self._compiled(next(batches), self._draw(step * plan.accumulate + part))
-            (batch_errors.sum() / (count * batch_errors.numel())).backward()
+            share = draw and draw.part(*self._share(part)).to(self._device)
+            final = part == plan.accumulate - 1
+            with contextlib.nullcontext() if final else without_averaging(self._parallel):
+                batch_errors = self._parallel(next(batches), share)
+                # times the processes: gradients are averaged over them, and their sum is wanted
+                (batch_errors.sum() * self._processes.count / (count * batch_errors.numel())).backward()
             errors += batch_errors.detach()
+        self._processes.add_up(errors)
         norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), plan.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -207,17 +232,18 @@ class Trainer:
         self.step += 1
         return torch.cat([errors / count, norm.detach()[None]])
 
-    def _draw(self, number: int) -> AugmentationDraw | None:
+    def _draw(self, step: int) -> AugmentationDraw | None:
+        """How the images of all the step's samples are changed."""
         if self._plan.augmentation is None:
             return None
         return draw_augmentation(
             self._plan.augmentation,
-            batch=self._plan.batch_size,
+            batch=self._samples_per_step,
             cameras=len(self._model.config.cameras),
             image_px=self._data.image_px,
             seed=self._plan.seed,
-            step=number,
-        ).to(self._device)
+            step=step,
+        )
 
     def _lr(self, step: int) -> float:
         return learning_rate(
@@ -248,22 +274,27 @@ class Trainer:
         return entries
 
     def _report(self, log: TrainingLog, entries: list[StepEntry], steps_per_s: float) -> None:
-        samples_per_s = steps_per_s * self._plan.batch_size * self._plan.accumulate
+        samples_per_s = steps_per_s * self._samples_per_step
         peak = peak_flops(torch.cuda.get_device_name(self._device)) if self._device.type == "cuda" else None
-        language_tokens = self._loss.language_tokens
-        mfu = samples_per_s * training_flops(self._model.config, language_tokens) / peak if peak else None
+        flops = training_flops(self._model.config, self._loss.language_tokens)
+        mfu = samples_per_s * flops / (peak * self._processes.count) if peak else None
         log.steps(entries, samples_per_s=samples_per_s, mfu=mfu)
         loss = float(np.mean([entry.loss for entry in entries]))
         self._on_progress(
             Progress(step=self.step, total_steps=self._plan.total_steps, loss=loss, samples_per_s=samples_per_s)
         )
 
-    def _validate_and_save(self, log: TrainingLog, training_loss: float) -> None:
-        validation_loss = self._validate(log)
-        self._draw_chunks(log)
+    def _validate_and_save(self, log: TrainingLog | None, training_loss: float) -> None:
+        entry_losses = self._validate()
+        validation_loss = float(np.mean(entry_losses)) if entry_losses is not None else None
         score = training_loss if validation_loss is None else validation_loss
         is_best = score < self._best
         self._best = min(score, self._best)
+        if log is None:
+            return
+        if entry_losses is not None:
+            log.validation(self.step, entry_losses)
+        self._draw_chunks(log)
         policy = PolicyCheckpoint(
             description=dataclasses.replace(self._description, step=self.step, validation_loss=validation_loss),
             weights=dict(self._average.model.state_dict()),
@@ -277,18 +308,20 @@ class Trainer:
         link_checkpoint(folder, "last")
 
     @torch.inference_mode()
-    def _validate(self, log: TrainingLog) -> float | None:
-        """The moving average's loss over all held-out samples; None without any."""
+    def _validate(self) -> list[float] | None:
+        """The moving average's loss over all held-out samples, for each of the 7 entries; None without any."""
         batches, windows = self._data.validation, self._data.validation_windows
         if batches is None or windows is None:
             return None
-        size = self._plan.batch_size
-        orders = (np.arange(first, min(first + size, len(windows))) for first in range(0, len(windows), size))
-        errors = sum(self._average(batch, None) for batch in batches.stream(orders))
+        size, processes = self._plan.batch_size, self._processes
+        firsts = range(processes.rank * size, len(windows), processes.count * size)
+        orders = (np.arange(first, min(first + size, len(windows))) for first in firsts)
+        errors = torch.zeros(self._model.config.action_dim, device=self._device)
+        for batch in batches.stream(orders):
+            errors += self._average(batch, None)
         count = np.minimum(windows.ends - windows.steps, self._model.config.chunk_steps).sum()
-        entry_losses = (errors / float(count)).tolist()  # type: ignore[union-attr]
-        log.validation(self.step, entry_losses)
-        return float(np.mean(entry_losses))
+        losses: list[float] = (processes.add_up(errors) / float(count)).tolist()
+        return losses
 
     @torch.inference_mode()
     def _draw_chunks(self, log: TrainingLog) -> None:
