@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.interface import CAMERAS, ImageConvention
+from tasks.suites import find_suite
 
-NOT_THE_RESULT = ("log_dir", "log_every", "save_every", "data_on_device", "data_path", "language_model")
+NOT_THE_RESULT = (
+    *("log_dir", "log_every", "save_every", "data_on_device", "data_path", "language_model"),
+    *("eval_every", "eval_suite", "eval_tasks", "eval_episodes", "eval_workers", "eval_device", "eval_gl", "best_by"),
+)
 """Arguments that may differ when a run is resumed. What lies at data_path and language_model is compared by its contents."""
 
 
@@ -74,6 +78,22 @@ class TrainArguments:
     """Steps between validations, each of which saves a checkpoint."""
     log_every: int = 20
     """Steps between entries in the log."""
+    eval_every: int | None = None
+    """Steps between evaluations by vla-eval, beside training, each of a checkpoint. Default: none."""
+    eval_suite: tuple[str, ...] = ()
+    """Suites to evaluate. Default: those of the demonstrations."""
+    eval_tasks: tuple[str, ...] = ()
+    """Only these tasks, by index or name. Default: all of the suites'."""
+    eval_episodes: int = 5
+    """Episodes per task, from the first official init state on."""
+    eval_workers: str = "auto"
+    """Worker processes of the evaluation. They yield the CPU to training."""
+    eval_device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where the evaluated policy computes."""
+    eval_gl: Literal["auto", "egl", "osmesa"] = "auto"
+    """How the evaluation renders. osmesa: in software, which leaves the GPU to training."""
+    best_by: Literal["loss", "success"] = "loss"
+    """What makes a checkpoint the best: the lowest validation loss, or the highest success of those evaluated."""
     data_on_device: bool = False
     """Keep all images in the GPU's memory."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -101,5 +121,11 @@ class TrainArguments:
             raise ValueError(f"--ema-decay: expected at least 0 and below 1, got {self.ema_decay}")
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
+        if self.eval_every is not None and min(self.eval_every, self.eval_episodes) < 1:
+            raise ValueError("--eval-every, --eval-episodes: expected at least 1")
+        if self.eval_every is None and (self.best_by == "success" or self.eval_suite):
+            raise ValueError("--eval-suite and --best-by success need evaluations: say --eval-every N")
+        for suite in self.eval_suite:
+            find_suite(suite)
         if not self.data_path:
             raise ValueError("--data-path: name at least one HDF5 file, decoded set or folder")

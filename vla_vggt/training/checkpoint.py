@@ -6,7 +6,7 @@ checkpoints/000500/
   model.safetensors            the weights to evaluate: the moving average
   instructions.safetensors     the language model's features of the instructions trained on
   training_state.safetensors   the weights being trained and the optimiser's state, to go on from
-checkpoints/last, checkpoints/best   links to the newest and to the one with the lowest validation loss
+checkpoints/last, checkpoints/best   links to the newest and to the one with the lowest validation loss, or the highest success
 ```
 """
 
@@ -19,7 +19,7 @@ import pickle
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -145,13 +145,13 @@ def save_checkpoint(folder: Path, policy: PolicyCheckpoint, state: TrainingState
         shutil.rmtree(made, ignore_errors=True)
 
 
-def link_checkpoint(folder: Path, name: str) -> None:
-    """Let `name` beside `folder` lead to it, and remove the checkpoints nothing leads to any more."""
+def link_checkpoint(folder: Path, name: str, *, in_use: Collection[Path] = ()) -> None:
+    """Let `name` beside `folder` lead to it, and remove the checkpoints nothing leads to any more, but those `in_use`."""
     pending = folder.parent / f".{name}-link"
     pending.unlink(missing_ok=True)
     pending.symlink_to(folder.name)
     pending.replace(folder.parent / name)
-    kept = {(folder.parent / link).resolve() for link in LINKS} | {folder.resolve()}
+    kept = {path.resolve() for path in (folder, *in_use, *(folder.parent / link for link in LINKS))}
     for other in folder.parent.iterdir():
         if other.is_dir() and not other.is_symlink() and other.name.isdigit() and other.resolve() not in kept:
             shutil.rmtree(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
+
+from vla_vggt.training.evaluations import EvaluationResult
 
 LOSSES = "losses.jsonl"
 ACTION_ENTRIES = ("x", "y", "z", "rotation_x", "rotation_y", "rotation_z", "gripper")
@@ -44,6 +49,7 @@ class TrainingLog:
         kept = [line for line in _lines(folder / LOSSES) if _step(line) <= step]
         (folder / LOSSES).write_text("".join(f"{line}\n" for line in kept))
         self._losses = (folder / LOSSES).open("a")
+        self._has_margins = False
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> TrainingLog:
@@ -86,8 +92,52 @@ class TrainingLog:
             f"chunks/{name}", plot_chunks(predicted, true, valid), step
         )
 
+    def evaluation(self, result: EvaluationResult) -> None:
+        """What an evaluation found, at the step of its checkpoint: success with its interval, by task, and a failure to watch."""
+        for suite in result.suites:
+            for name, value in (("success", suite.rate), ("low_95", suite.low), ("high_95", suite.high)):
+                self._scalar(f"evaluation_{suite.name}/{name}", value, result.step)
+        for task in result.tasks:
+            self._scalar(f"evaluation_tasks/{task.name}", task.rate, result.step)
+        self._writer.add_text(  # type: ignore[no-untyped-call]
+            "evaluation", _table(result), result.step
+        )
+        if not self._has_margins:
+            names = ("success", "low_95", "high_95")
+            margins = {s.name: ["Margin", [f"evaluation_{s.name}/{name}" for name in names]] for s in result.suites}
+            self._writer.add_custom_scalars({"success with 95 % interval": margins})  # type: ignore[no-untyped-call]
+            self._has_margins = True
+        if result.video is not None:
+            image = animation(result.video)
+            summary = Summary(value=[Summary.Value(tag=f"failure/{result.failure}", image=image)])
+            self._writer._get_file_writer().add_summary(summary, result.step)  # type: ignore[no-untyped-call]
+
     def _scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+
+def _table(result: EvaluationResult) -> str:
+    """Markdown: every task's successes."""
+    rows = [
+        f"| {rate.name} | {rate.successes}/{rate.planned} | {rate.rate:.1%} | {rate.low:.1%} – {rate.high:.1%} |"
+        for rate in (*result.suites, *result.tasks)
+    ]
+    return "\n".join(["| | successes | rate | 95 % interval |", "|---|---|---|---|", *rows])
+
+
+def animation(video: Path) -> Summary.Image:
+    """A video as TensorBoard shows it among its pictures: a GIF of every second frame."""
+    import av
+
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        between_frames_ms = 2000.0 / float(stream.average_rate or 20)
+        pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    frames = [Image.fromarray(picture) for picture in pixels[::2]]
+    out = io.BytesIO()
+    frames[0].save(out, format="GIF", save_all=True, append_images=frames[1:], duration=between_frames_ms, loop=0)
+    width, height = frames[0].size
+    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=out.getvalue())
 
 
 def plot_chunks(predicted: NDArray[np.float32], true: NDArray[np.float32], valid: NDArray[np.bool_]) -> Figure:

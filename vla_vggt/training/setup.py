@@ -36,6 +36,7 @@ from vla_vggt.training.checkpoint import (
     load_training_state,
 )
 from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
+from vla_vggt.training.evaluations import EvaluationPlan, Evaluations
 from vla_vggt.training.processes import Processes
 from vla_vggt.training.trainer import CHECKPOINTS, Progress, Trainer, TrainingData, TrainingPlan
 
@@ -97,6 +98,7 @@ def prepare_training(
         instructions=features,
         on_progress=on_progress,
         processes=processes,
+        evaluations=_evaluations(arguments, description, say) if processes.is_main else None,
     )
     if earlier is not None:
         trainer.restore(load_training_state(last), earlier.weights)
@@ -236,6 +238,29 @@ def _loss(
     )
 
 
+def _evaluations(
+    arguments: TrainArguments, description: PolicyDescription, say: Callable[[str], None]
+) -> Evaluations | None:
+    if arguments.eval_every is None:
+        return None
+    suites = arguments.eval_suite or tuple(dict.fromkeys(task.suite for task in description.tasks if task.suite))
+    if not suites:
+        raise ValueError("--eval-every: these demonstrations are of no LIBERO suite; name one with --eval-suite")
+    flags = {
+        "--workers": arguments.eval_workers,
+        "--device": arguments.eval_device,
+        "--mujoco-gl": arguments.eval_gl,
+        "--language-model": arguments.language_model,
+    }
+    plan = EvaluationPlan(
+        suites=suites,
+        tasks=arguments.eval_tasks,
+        episodes=arguments.eval_episodes,
+        flags=tuple(part for flag in flags.items() for part in flag),
+    )
+    return Evaluations(arguments.log_dir, plan, say=say)
+
+
 def padded_length(config: ModelConfig, longest: int) -> int:
     """L, padding included, at which all tokens together are a multiple of `TOKENS_MULTIPLE`."""
     others = config.vision_tokens + int(config.proprioception)
@@ -258,6 +283,8 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
         seed=arguments.seed,
         save_every=arguments.save_every,
         log_every=arguments.log_every,
+        evaluate_every=arguments.eval_every,
+        best_by_success=arguments.best_by == "success",
         compile=arguments.compile == "on" or (arguments.compile == "auto" and device.type == "cuda"),
     )
 

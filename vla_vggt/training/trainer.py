@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from vla_vggt.training.checkpoint import (
     PolicyDescription,
     TrainingState,
     link_checkpoint,
+    load_policy,
     save_checkpoint,
     save_pth,
 )
 from vla_vggt.training.chunk_loss import ChunkLoss
+from vla_vggt.training.evaluations import EvaluationResult, Evaluations
 from vla_vggt.training.flops import peak_flops, training_flops
 from vla_vggt.training.log import StepEntry, TrainingLog
 from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
@@ -62,6 +64,10 @@ class TrainingPlan:
     save_every: int
     log_every: int
     compile: bool
+    evaluate_every: int | None = None
+    """Steps between checkpoints that are evaluated."""
+    best_by_success: bool = False
+    """Whether `best` is the checkpoint with the highest success, once one is evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,6 +105,7 @@ class Trainer:
         instructions: the features the checkpoints carry.
         on_progress: told every `log_every` steps.
         processes: that train together, each on its share of every step's samples. The main one writes.
+        evaluations: that judge checkpoints meanwhile; None for none.
     """
 
     def __init__(
@@ -112,7 +119,10 @@ class Trainer:
         instructions: dict[str, Tensor],
         on_progress: Callable[[Progress], None],
         processes: Processes | None = None,
+        evaluations: Evaluations | None = None,
     ) -> None:
+        self._evaluations = evaluations
+        self._best_rate: float | None = None
         self._processes = processes or Processes()
         self._loss, self._data, self._plan, self._folder = loss, data, plan, folder
         self._description, self._instructions, self._on_progress = description, instructions, on_progress
@@ -136,26 +146,38 @@ class Trainer:
             DivergedError: the loss is NaN or infinite; the last checkpoint is whole.
             OSError: a checkpoint or the log cannot be written.
         """
-        writing = TrainingLog(self._folder, self.step) if self._processes.is_main else contextlib.nullcontext()
-        with writing as log:
-            pending: list[Tensor] = []
-            recent: list[float] = []
-            batches = self._data.batches.stream(self._indices())
-            started, first = time.perf_counter(), self.step
-            while self.step < self._plan.total_steps:
-                pending.append(self.train_step(batches))
-                last = self.step == self._plan.total_steps
-                save = last or self.step % self._plan.save_every == 0
-                if save or self.step % self._plan.log_every == 0:
-                    entries = self._entries(pending)
-                    recent += [entry.loss for entry in entries]
-                    if log is not None:
-                        self._report(log, entries, (self.step - first) / (time.perf_counter() - started))
-                    pending.clear()
-                    if save:
-                        self._validate_and_save(log, float(np.mean(recent)))
-                        recent.clear()
-                    started, first = time.perf_counter(), self.step
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(TrainingLog(self._folder, self.step)) if self._processes.is_main else None
+            if self._evaluations is not None:
+                stack.callback(self._evaluations.close)
+                self._go_on_evaluating(self._evaluations)
+            self._run_steps(log)
+            if self._evaluations is not None and log is not None:
+                self._note_success(log, self._evaluations.finish())
+
+    def _run_steps(self, log: TrainingLog | None) -> None:
+        pending: list[Tensor] = []
+        recent: list[float] = []
+        batches = self._data.batches.stream(self._indices())
+        started, first = time.perf_counter(), self.step
+        while self.step < self._plan.total_steps:
+            pending.append(self.train_step(batches))
+            save = self._saves_after(self.step)
+            if save or self.step % self._plan.log_every == 0:
+                entries = self._entries(pending)
+                recent += [entry.loss for entry in entries]
+                if log is not None:
+                    self._report(log, entries, (self.step - first) / (time.perf_counter() - started))
+                    if self._evaluations is not None:
+                        self._note_success(log, self._evaluations.collect())
+                pending.clear()
+                if save:
+                    self._validate_and_save(log, float(np.mean(recent)))
+                    recent.clear()
+                started, first = time.perf_counter(), self.step
+
+    def _saves_after(self, step: int) -> bool:
+        return step == self._plan.total_steps or step % self._plan.save_every == 0 or self._is_evaluated(step)
 
     def state(self) -> TrainingState:
         """What `restore` needs to go on."""
@@ -300,12 +322,45 @@ class Trainer:
             weights=dict(self._average.model.state_dict()),
             instructions=self._instructions,
         )
-        folder = self._folder / CHECKPOINTS / f"{self.step:06d}"
+        folder = self._checkpoint(self.step)
         save_checkpoint(folder, policy, self.state())
-        if is_best:
+        in_use = self._evaluations.in_use if self._evaluations is not None else set()
+        if is_best and self._best_rate is None:
             save_pth(self._folder / BEST_FILE, policy)
-            link_checkpoint(folder, "best")
-        link_checkpoint(folder, "last")
+            link_checkpoint(folder, "best", in_use=in_use)
+        link_checkpoint(folder, "last", in_use=in_use)
+        if self._evaluations is not None and self._is_evaluated(self.step):
+            self._evaluations.submit(self.step, folder)
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self._plan.evaluate_every
+        return every is not None and (step % every == 0 or step == self._plan.total_steps)
+
+    def _go_on_evaluating(self, evaluations: Evaluations) -> None:
+        """After an interruption: what was found counts, and the last checkpoint is evaluated if it was not."""
+        found = {step: result for step, result in evaluations.earlier().items() if step <= self.step}
+        for result in found.values():
+            if self._checkpoint(result.step).is_dir():  # the best one so far is always kept
+                self._consider(result)
+        if self.step > 0 and self._is_evaluated(self.step) and self.step not in found:
+            evaluations.submit(self.step, self._checkpoint(self.step))
+
+    def _note_success(self, log: TrainingLog, results: Iterable[EvaluationResult]) -> None:
+        for result in results:
+            log.evaluation(result)
+            self._consider(result)
+
+    def _consider(self, result: EvaluationResult) -> None:
+        """Let `best` lead to the checkpoint with the highest success, the later of equal ones, if that is what it is to mean."""
+        if not self._plan.best_by_success or (self._best_rate is not None and result.rate < self._best_rate):
+            return
+        assert self._evaluations is not None
+        self._best_rate = result.rate
+        save_pth(self._folder / BEST_FILE, load_policy(self._checkpoint(result.step)))
+        link_checkpoint(self._checkpoint(result.step), "best", in_use=self._evaluations.in_use)
+
+    def _checkpoint(self, step: int) -> Path:
+        return self._folder / CHECKPOINTS / f"{step:06d}"
 
     @torch.inference_mode()
     def _validate(self) -> list[float] | None:
