@@ -87,7 +87,7 @@ class TrainArguments:
     eval_episodes: int = 5
     """Episodes per task, from the first official init state on."""
     eval_workers: str = "auto"
-    """Worker processes of the evaluation. They yield the CPU to training."""
+    """Worker processes of the evaluation, which yield the CPU to training. auto: half as many as cores."""
     eval_device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the evaluated policy computes."""
     eval_gl: Literal["auto", "egl", "osmesa"] = "auto"

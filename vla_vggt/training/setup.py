@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -246,8 +247,9 @@ def _evaluations(
     suites = arguments.eval_suite or tuple(dict.fromkeys(task.suite for task in description.tasks if task.suite))
     if not suites:
         raise ValueError("--eval-every: these demonstrations are of no LIBERO suite; name one with --eval-suite")
+    half = max(1, len(os.sched_getaffinity(0)) // 2)
     flags = {
-        "--workers": arguments.eval_workers,
+        "--workers": str(half) if arguments.eval_workers == "auto" else arguments.eval_workers,
         "--device": arguments.eval_device,
         "--mujoco-gl": arguments.eval_gl,
         "--language-model": arguments.language_model,
