@@ -130,7 +130,10 @@ def nan_in_the_actions(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (lambda folder: {"data_path": (folder / "nothing.hdf5",)}, "expected an HDF5 file or a folder of them at"),
+        (
+            lambda folder: {"data_path": (folder / "nothing.hdf5",)},
+            "expected an HDF5 file, a decoded set, or a folder of them at",
+        ),
         (lambda folder: {"task_names": ()}, "lift.hdf5: no instruction in it"),
         (lambda folder: {"device": "cuda"}, "Use --device cpu."),
         (lambda folder: {"language_model": str(folder)}, "Expected a folder as `save_pretrained` writes it"),
