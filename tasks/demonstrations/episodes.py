@@ -36,6 +36,27 @@ class Episode:
     """Of the first state (time, qpos, qvel); empty where the file has no states."""
 
 
+def aligned(
+    name: str,
+    images: NDArray[np.uint8],
+    proprio: NDArray[np.float32],
+    actions: NDArray[np.float64],
+    *,
+    timing: ObservationTiming,
+    init_state_sha256: str,
+) -> Episode:
+    """An episode of what was recorded side by side, each observation beside the action that followed it.
+
+    Raises:
+        DemonstrationError: nothing is left.
+    """
+    if timing == "after":  # the last observation has no action, the first action no observation
+        images, proprio, actions = images[:-1], proprio[:-1], actions[1:]
+    if not len(actions):
+        raise DemonstrationError(f"{name}: expected at least two steps, got one")
+    return Episode(name=name, images=images, proprio=proprio, actions=actions, init_state_sha256=init_state_sha256)
+
+
 class EpisodeReader:
     """The demonstrations of one file, one at a time; a context manager.
 
@@ -86,16 +107,13 @@ class EpisodeReader:
         actions = self._demonstrations.demonstration(demo).actions
         group = self._demonstrations.group(demo)
         images, proprio = self._images(group, demo, len(actions)), self._proprio(group, demo, len(actions))
-        if self.timing == "after":  # the last observation has no action, the first action no observation
-            images, proprio, actions = images[:-1], proprio[:-1], actions[1:]
-        if not len(actions):
-            raise DemonstrationError(f"{self._file} {demo}: expected at least two steps, got one")
         first = np.asarray(group["states"][0], dtype=np.float64) if "states" in group else None
-        return Episode(
-            name=f"{self._file} {demo}",
-            images=images,
-            proprio=proprio,
-            actions=actions,
+        return aligned(
+            f"{self._file} {demo}",
+            images,
+            proprio,
+            actions,
+            timing=self.timing,
             init_state_sha256="" if first is None else state_sha256(first),
         )
 

@@ -11,6 +11,7 @@ from typing import Literal
 from tasks.bddl import Predicate, parse_problem, read_problem
 from tasks.demonstrations.decoded_set import META, is_decoded_set, read_decoded_set
 from tasks.demonstrations.hdf5 import DemonstrationError, DemonstrationFile
+from tasks.demonstrations.lerobot import INFO, LeRobotDataset, is_lerobot_dataset
 from tasks.interface import TaskSpec
 from tasks.suites import SUITES, load_suite
 
@@ -28,23 +29,26 @@ class DemonstrationSource:
     """One task's demonstrations in one file."""
 
     file: Path
-    """HDF5, or the folder of a decoded set."""
+    """HDF5, or the folder of a decoded set or a LeRobot dataset."""
     task: str
     """LIBERO's name of the task, or the user's."""
     suite: str
     """The LIBERO suite the task belongs to; empty for none."""
     instruction: str
+    recorded: str = ""
+    """The instruction in the file's own words; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Candidate:
-    """What a file says of its task, or a decoded set of one of its tasks."""
+    """What a file says of its task, or a set of demonstrations of one of its tasks."""
 
     file: Path
     task: str
     """Empty where neither the file nor its name says."""
     suite: str
     instruction: str
+    recorded: str
     goal: tuple[Predicate, ...]
 
     def answers_to(self, name: str) -> bool:
@@ -58,34 +62,40 @@ class _Candidate:
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """What can be learnt from among `paths` and in the folders among them: HDF5 files and decoded sets, sorted within each folder.
+    """What can be learnt from among `paths` and in the folders among them, sorted within each folder.
+
+    That is HDF5 files, decoded sets and LeRobot datasets.
 
     Raises:
-        DemonstrationError: a path leads to none, or to both kinds, which may be the same demonstrations twice.
+        DemonstrationError: a path leads to none, or to several kinds, which may be the same demonstrations twice.
     """
     files: list[Path] = []
     for path in paths:
         found = _in_folder(path) if path.is_dir() else [path]
         if not found or not found[0].exists():
             raise DemonstrationError(
-                f"expected an HDF5 file, a decoded set, or a folder of them at {path}, there is none"
+                f"expected an HDF5 file, a decoded set, a LeRobot dataset, or a folder of them at {path}, there is none"
             )
         files += found
     return list(dict.fromkeys(files))
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    if is_decoded_set(folder):
+    if is_decoded_set(folder) or is_lerobot_dataset(folder):
         return [folder]
-    inside = list(folder.rglob("*"))
-    files = sorted(p for p in inside if p.suffix in (".hdf5", ".h5"))
-    sets = sorted(p.parent for p in inside if p.name == META and is_decoded_set(p.parent))
-    if files and sets:
+    inside = sorted(folder.rglob("*"))
+    kinds = {
+        "HDF5 files": [p for p in inside if p.suffix in (".hdf5", ".h5")],
+        "decoded sets": [p.parent for p in inside if p.name == META and is_decoded_set(p.parent)],
+        "LeRobot datasets": [p.parents[1] for p in inside if p.match(INFO) and is_lerobot_dataset(p.parents[1])],
+    }
+    found = {kind: paths for kind, paths in kinds.items() if paths}
+    if len(found) > 1:
+        listing = " and ".join(f"{kind} ({paths[0].relative_to(folder)}, …)" for kind, paths in found.items())
         raise DemonstrationError(
-            f"{folder} holds HDF5 files ({files[0].relative_to(folder)}, …) and decoded sets ({sets[0].relative_to(folder)}, …), "
-            "perhaps of the same demonstrations. Name the ones to learn from."
+            f"{folder} holds {listing}, perhaps of the same demonstrations. Name the ones to learn from."
         )
-    return files or sets
+    return next(iter(found.values()), [])
 
 
 def select_demonstrations(
@@ -121,7 +131,7 @@ def select_demonstrations(
         )
     chosen = candidates if not task_names else [c for c in candidates if any(c in found for found in matched.values())]
     return [
-        DemonstrationSource(file=c.file, task=c.task, suite=c.suite, instruction=c.instruction)
+        DemonstrationSource(file=c.file, task=c.task, suite=c.suite, instruction=c.instruction, recorded=c.recorded)
         for c in chosen
         if c.instruction
     ]
@@ -139,31 +149,40 @@ def _named_by_user(candidate: _Candidate, name: str) -> DemonstrationSource:
 
 def _read(file: Path, prompt_source: PromptSource) -> list[_Candidate]:
     if is_decoded_set(file):
-        tasks = dict.fromkeys((e.task, e.suite, e.instruction) for e in read_decoded_set(file).episodes)
+        said = dict.fromkeys((e.task, e.suite, e.instruction) for e in read_decoded_set(file).episodes)
         return [
-            replace(_candidate(file, task, suite, recorded, prompt_source), task=task, suite=suite)
-            for task, suite, recorded in tasks
+            replace(_candidate(file, _find_task(task, suite), recorded, prompt_source), task=task, suite=suite)
+            for task, suite, recorded in said
+        ]
+    if is_lerobot_dataset(file):
+        return [
+            _candidate(file, _task_of_instruction(text), text, prompt_source)
+            for text in LeRobotDataset(file).instructions
         ]
     with DemonstrationFile(file) as demonstrations:
         bddl_file = Path(demonstrations.bddl_file_name)
         recorded, content = demonstrations.instruction, demonstrations.attributes.get("bddl_file_content", "")
-    found = _candidate(
-        file, bddl_file.stem or file.stem.removesuffix("_demo"), bddl_file.parent.name, recorded, prompt_source
-    )
-    if found.suite:
+    task = _find_task(bddl_file.stem or file.stem.removesuffix("_demo"), bddl_file.parent.name)
+    found = _candidate(file, task, recorded, prompt_source)
+    if task is not None:
         return [found]
     goal = parse_problem(str(content), f"{file}: bddl_file_content").goal if content else ()
     return [replace(found, task=bddl_file.stem, goal=goal)]
 
 
-def _candidate(file: Path, name: str, folder: str, recorded: str, prompt_source: PromptSource) -> _Candidate:
-    """A task that is called `name`: LIBERO's of that name if it has one, with the words wanted."""
-    task = _find_task(name, folder)
+def _candidate(file: Path, task: TaskSpec | None, recorded: str, prompt_source: PromptSource) -> _Candidate:
+    """With the words wanted for LIBERO's task; without one, with those in the file."""
     if task is None:
-        return _Candidate(file=file, task=name, suite="", instruction=recorded, goal=())
+        name = recorded.replace(" ", "_")
+        return _Candidate(file=file, task=name, suite="", instruction=recorded, recorded=recorded, goal=())
     from_task = task.instruction_file_name if prompt_source == "file_name" else recorded or task.instruction_bddl
     return _Candidate(
-        file=file, task=task.name, suite=task.suite, instruction=from_task, goal=read_problem(task.bddl_file).goal
+        file=file,
+        task=task.name,
+        suite=task.suite,
+        instruction=from_task,
+        recorded=recorded,
+        goal=read_problem(task.bddl_file).goal,
     )
 
 
@@ -171,6 +190,15 @@ def _find_task(name: str, folder: str) -> TaskSpec | None:
     """LIBERO's task of that name, in the suite called `folder` if that has it, else in the first that does."""
     suites = sorted(SUITES, key=lambda suite: suite != folder)
     return next((task for suite in suites for task in load_suite(suite) if task.name == name), None)
+
+
+def _task_of_instruction(text: str) -> TaskSpec | None:
+    """LIBERO's task with that instruction, in the words of its file's name or its BDDL file, in the first suite that has one."""
+    wanted = _plain(text).strip()
+    tasks = [task for suite in SUITES for task in load_suite(suite)]
+    by_file_name = (task for task in tasks if _plain(task.instruction_file_name) == wanted)
+    by_bddl = (task for task in tasks if _plain(task.instruction_bddl) == wanted)
+    return next(by_file_name, None) or next(by_bddl, None)
 
 
 def _plain(text: str) -> str:

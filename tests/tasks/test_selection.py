@@ -63,7 +63,7 @@ def test_the_group_holds_goals_of_on_and_in_only() -> None:
     from tasks.demonstrations.selection import _Candidate
 
     def in_group(*goal: tuple[str, ...]) -> bool:
-        candidate = _Candidate(file=Path("a"), task="t", suite="", instruction="i", goal=goal)
+        candidate = _Candidate(file=Path("a"), task="t", suite="", instruction="i", recorded="i", goal=goal)
         return candidate.answers_to("pick_and_place")
 
     assert in_group(("on", "a", "b"), ("in", "c", "d"))
@@ -117,5 +117,7 @@ def test_an_instruction_in_letters_is_joined(tmp_path: Path) -> None:
 
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.hdf5"):
-        with pytest.raises(DemonstrationError, match="expected an HDF5 file, a decoded set, or a folder of them at"):
+        with pytest.raises(
+            DemonstrationError, match="an HDF5 file, a decoded set, a LeRobot dataset, or a folder of them at"
+        ):
             select_demonstrations([path], [], "file_name")

@@ -132,7 +132,7 @@ def nan_in_the_actions(folder: Path) -> dict[str, object]:
     [
         (
             lambda folder: {"data_path": (folder / "nothing.hdf5",)},
-            "expected an HDF5 file, a decoded set, or a folder of them at",
+            "expected an HDF5 file, a decoded set, a LeRobot dataset, or a folder of them at",
         ),
         (lambda folder: {"task_names": ()}, "lift.hdf5: no instruction in it"),
         (lambda folder: {"device": "cuda"}, "Use --device cpu."),

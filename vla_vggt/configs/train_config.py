@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from tasks.interface import CAMERAS, ImageConvention
 from tasks.suites import find_suite
@@ -20,8 +22,9 @@ NOT_THE_RESULT = (
 class TrainArguments:
     """Train VLA-VGGT on demonstrations. The same command on the same --log-dir resumes."""
 
-    data_path: tuple[Path, ...]
-    """HDF5 files of demonstrations (LIBERO's or robomimic's), decoded sets (`vla-collect --format cache`), or folders of either."""
+    data_path: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=("--data",))]
+    """HDF5 files of demonstrations (LIBERO's or robomimic's), decoded sets (`vla-collect --format cache`), LeRobot datasets (v3.0), or
+    folders of one of these; on the Hugging Face hub hf://OWNER/NAME."""
     task_names: tuple[str, ...] = ()
     """Only these tasks: a group (pick_and_place), or a part of the task's name, the file's name or the instruction."""
     log_dir: Path = Path("logs")
@@ -50,10 +53,12 @@ class TrainArguments:
     """How the policy sees images. rotated_180: as in the openvla, openpi and lerobot protocols."""
     observation_timing: Literal["auto", "before", "after"] = "auto"
     """Whether obs[t] in the files was taken before or after actions[t]. auto: read off the numbers."""
+    control_hz: float | None = None
+    """A LeRobot dataset's rows per second, where its timestamps are wrong. Default: by the timestamps."""
     batch_size: int = 64
-    """Samples per pass through the model."""
+    """Samples per pass through the model, in each process."""
     accumulate: int = 1
-    """Passes per step of the optimiser."""
+    """Passes per step of the optimiser, in each process."""
     num_epochs: int = 100
     """Passes over the data."""
     max_steps: int | None = None
@@ -128,4 +133,4 @@ class TrainArguments:
         for suite in self.eval_suite:
             find_suite(suite)
         if not self.data_path:
-            raise ValueError("--data-path: name at least one HDF5 file, decoded set or folder")
+            raise ValueError("--data-path: name at least one HDF5 file, decoded set, LeRobot dataset or folder")

@@ -6,7 +6,6 @@ and moved there when it is whole: it is never stale, and never half.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.cache_folder import cache_folder
-from tasks.demonstrations import DemonstrationError, DemonstrationSource, Episode, EpisodeReader
+from tasks.demonstrations import DemonstrationError, DemonstrationSource, Episode
 from tasks.demonstrations.decoded_set import (
     IMAGES,
     META,
-    DecodedSetReader,
     DemonstrationSet,
     EpisodeRange,
     conclude_decoded_set,
@@ -30,6 +28,7 @@ from tasks.demonstrations.decoded_set import (
     read_decoded_set,
     sha256_of,
 )
+from tasks.demonstrations.reading import fingerprint, open_source
 from tasks.demonstrations.timing import ObservationTiming
 from tasks.interface import ImageConvention
 
@@ -63,9 +62,10 @@ def load_demonstrations(
         DemonstrationError: a file is not what it should be; the message names it.
         OSError: the cache cannot be written.
     """
+    prints = {source.file: fingerprint(source.file) for source in sources}
     recipe = {
         "version": CACHE_VERSION,
-        "sources": [asdict(s) | {"file": s.file.name, "sha256": _fingerprint(s.file)} for s in sources],
+        "sources": [asdict(s) | {"file": s.file.name, "sha256": prints[s.file]} for s in sources],
         "cameras": list(cameras),
         "convention": convention,
         "timing": timing,
@@ -83,7 +83,7 @@ def load_demonstrations(
         with _EntryWriter(entry) as writer:
             for number, source in enumerate(sources, start=1):
                 progress(f"decoding demonstrations, file {number} of {len(sources)}: {source.file.name}")
-                with _open(source, cameras, convention, timing) as reader:
+                with open_source(source, cameras=cameras, convention=convention, timing=timing) as reader:
                     timings[source.file.name] = reader.timing
                     for demo in reader.demos:
                         writer.add(reader.episode(demo), source)
@@ -94,19 +94,6 @@ def load_demonstrations(
             "or put it elsewhere with VLA_VGGT_CACHE."
         ) from error
     return read_decoded_set(entry)
-
-
-def _open(
-    source: DemonstrationSource,
-    cameras: Sequence[str],
-    convention: ImageConvention,
-    timing: ObservationTiming | None,
-) -> EpisodeReader | DecodedSetReader:
-    if is_decoded_set(source.file):
-        return DecodedSetReader(
-            source.file, task=source.task, suite=source.suite, cameras=cameras, convention=convention
-        )
-    return EpisodeReader(source.file, cameras=cameras, convention=convention, timing=timing)
 
 
 def _chosen(whole: DemonstrationSet, sources: Sequence[DemonstrationSource], sha256: str) -> DemonstrationSet:
@@ -184,14 +171,3 @@ class _EntryWriter:
         except OSError:
             if not (self._entry / META).is_file():  # else another process has made it meanwhile
                 raise
-
-
-def _fingerprint(path: Path) -> str:
-    """Of what a file, or a decoded set, holds."""
-    if is_decoded_set(path):
-        return read_decoded_set(path).sha256
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

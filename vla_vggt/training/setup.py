@@ -19,6 +19,9 @@ from torch import Tensor
 
 from tasks.demonstrations import select_demonstrations
 from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
+from tasks.demonstrations.hub import download, is_on_hub
+from tasks.demonstrations.lerobot import LeRobotDataset, is_lerobot_dataset
+from tasks.interface import CONTROL_HZ
 from vla_vggt.configs.model_config import PRESETS, ModelConfig
 from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
 from vla_vggt.data.batches import Batches
@@ -134,7 +137,10 @@ def model_config(arguments: TrainArguments, language_width: int, features: dict[
 
 
 def _demonstrations(arguments: TrainArguments, say: Callable[[str], None]) -> DemonstrationSet:
-    sources = select_demonstrations(arguments.data_path, arguments.task_names, arguments.prompt_source)
+    paths = [download(path, say) if is_on_hub(path) else path for path in arguments.data_path]
+    sources = select_demonstrations(paths, arguments.task_names, arguments.prompt_source)
+    for folder in dict.fromkeys(source.file for source in sources if is_lerobot_dataset(source.file)):
+        _check_control_rate(folder, arguments.control_hz, say)
     demonstrations = load_demonstrations(
         sources,
         cameras=arguments.cameras,
@@ -148,6 +154,25 @@ def _demonstrations(arguments: TrainArguments, say: Callable[[str], None]) -> De
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         say(f"Observations were recorded {timing} the action of the same index: {files[0]}{more}")
     return demonstrations
+
+
+def _check_control_rate(folder: Path, told_hz: float | None, say: Callable[[str], None]) -> None:
+    """Actions are executed at LIBERO's rate: demonstrations of another one would be replayed at a wrong speed.
+
+    Raises:
+        ValueError: the rate is another one.
+    """
+    measured = LeRobotDataset(folder).control_hz()
+    if told_hz is not None:
+        say(f"{folder}: control rate {told_hz:g} Hz, as told (by its timestamps {measured:g} Hz)")
+    else:
+        say(f"{folder}: control rate {measured:g} Hz, by its timestamps")
+    if (told_hz or measured) != CONTROL_HZ:
+        raise ValueError(
+            f"{folder}: expected demonstrations recorded at LIBERO's control rate of {CONTROL_HZ} Hz, got "
+            f"{told_hz or measured:g} Hz. One public set says 10 although it was recorded at {CONTROL_HZ}: if this is such a one, "
+            f"say --control-hz {CONTROL_HZ}."
+        )
 
 
 def _language(
