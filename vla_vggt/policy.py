@@ -19,7 +19,7 @@ from vla_vggt.data.statistics import action_scaling, proprio_scaling
 from vla_vggt.device import choose_device
 from vla_vggt.models.language_encoder import LanguageEncoder, pad_left
 from vla_vggt.models.vla_model import ModelInputs, VLAModel
-from vla_vggt.training.checkpoint import CheckpointError, PolicyCheckpoint, load_policy
+from vla_vggt.training.checkpoint import CheckpointError, PolicyCheckpoint, find_tuned_language, load_policy
 
 BATCH_ON_GPU, BATCH_ON_CPU = 16, 1
 """A CPU computes one sample in half the time of two, and padding would be waste."""
@@ -52,7 +52,13 @@ def load(
         )
     chosen = choose_device(device)
     size = batch_size or (BATCH_ON_GPU if chosen.type == "cuda" else BATCH_ON_CPU)
-    policy = VlaVggtPolicy(load_policy(checkpoint), device=chosen, batch_size=size, language_model=language_model)
+    policy = VlaVggtPolicy(
+        load_policy(checkpoint),
+        device=chosen,
+        batch_size=size,
+        language_model=language_model,
+        tuned_language=find_tuned_language(checkpoint),
+    )
     policy.encode(instructions)
     return policy
 
@@ -79,13 +85,20 @@ class VlaVggtPolicy:
         device: where to compute.
         batch_size: observations per call.
         language_model: where to load the language model from; empty: as in training.
+        tuned_language: the checkpoint's folder of a fine-tuned one, or of what LoRA adds to one; None for none.
 
     Raises:
         CheckpointError: the weights are not the configuration's.
     """
 
     def __init__(
-        self, checkpoint: PolicyCheckpoint, *, device: torch.device, batch_size: int, language_model: str = ""
+        self,
+        checkpoint: PolicyCheckpoint,
+        *,
+        device: torch.device,
+        batch_size: int,
+        language_model: str = "",
+        tuned_language: Path | None = None,
     ) -> None:
         description = checkpoint.description
         self._config = description.model
@@ -95,11 +108,14 @@ class VlaVggtPolicy:
         self._model = _model(checkpoint).to(device, self._dtype).eval().requires_grad_(False)
         self._actions = action_scaling(description.action_statistics).to(device)
         self._proprio = proprio_scaling(description.proprio_statistics).to(device)
+        has_adapter = bool(description.language.adapter_sha256)
+        whole = str(tuned_language) if tuned_language is not None and not has_adapter else ""
         self._language = LanguageEncoder(
             identity=description.language,
             features=checkpoint.instructions,
-            model=language_model or description.language.model,
+            model=language_model or whole or description.language.model,
             max_tokens=self._config.max_language_tokens,
+            adapter=tuned_language if has_adapter else None,
         )
         self._instructions: dict[str, tuple[Tensor, Tensor]] = {}
         self._staged: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))

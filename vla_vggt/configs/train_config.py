@@ -45,6 +45,12 @@ class TrainArguments:
     """Hub id or folder of any transformers text model; frozen, used once per instruction."""
     language_layer: int = -1
     """Which of its hidden states; -1: the last."""
+    finetune_language: Literal["none", "lora", "full"] = "none"
+    """Train the language model too: what LoRA adds to its matrices, or all of it."""
+    lora_rank: int = 16
+    """Rank of what LoRA adds."""
+    language_lr: float | None = None
+    """Peak learning rate of the language model. Default: --lr with LoRA, a tenth of it for the whole model."""
     max_language_tokens: int = 31
     """Longest instruction the policy will take, in the language model's tokens (LIBERO's have at most 21 of Qwen2's)."""
     prompt_source: Literal["file_name", "recorded"] = "file_name"
@@ -114,6 +120,7 @@ class TrainArguments:
             "save_every",
             "log_every",
             "execute_steps",
+            "lora_rank",
             "max_language_tokens",
         ):
             if getattr(self, name) < 1:

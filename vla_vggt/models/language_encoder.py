@@ -11,11 +11,12 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 DEFAULT_MODEL = "Qwen/Qwen2-0.5B"
@@ -39,6 +40,8 @@ class LanguageIdentity:
     """Of `hidden_states`; -1 is the last, after the final norm."""
     width: int
     """D, as the model's own configuration says."""
+    adapter_sha256: str = ""
+    """Of what was added to the weights (LoRA); empty for nothing."""
 
     def require(self, other: LanguageIdentity) -> None:
         """Refuse features of another model than this one's.
@@ -46,7 +49,7 @@ class LanguageIdentity:
         Raises:
             LanguageModelError: weights, tokenizer or layer differ. Where the model was found may differ.
         """
-        for name in ("weights_sha256", "tokenizer_sha256", "layer", "width"):
+        for name in ("weights_sha256", "tokenizer_sha256", "layer", "width", "adapter_sha256"):
             if getattr(self, name) != getattr(other, name):
                 raise LanguageModelError(
                     f"expected the language model the policy was trained with, {self.model} ({name} {getattr(self, name)}), "
@@ -60,24 +63,28 @@ class LanguageModel:
     Args:
         model: hub id or folder of `save_pretrained`.
         layer: which of the model's hidden states; -1: the last.
+        adapter: folder of what is added to the weights (LoRA); None for nothing.
 
     Raises:
         LanguageModelError: it cannot be loaded; the message names what to download.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, layer: int = LAST_LAYER) -> None:
-        self._tokenizer, self._model = _load(model)
+    def __init__(self, model: str = DEFAULT_MODEL, layer: int = LAST_LAYER, adapter: Path | None = None) -> None:
+        self.tokenizer, self.network = _load(model)
         self._layer = layer
-        layers = self._model.config.num_hidden_layers
+        layers = self.network.config.num_hidden_layers
         if not -layers - 1 <= layer <= layers:
             raise LanguageModelError(f"{model}: expected a layer from {-layers - 1} to {layers}, got {layer}")
         self.identity = LanguageIdentity(
             model=model,
-            weights_sha256=_weights_sha256(self._model.state_dict()),
-            tokenizer_sha256=_tokenizer_sha256(self._tokenizer),
+            weights_sha256=weights_sha256(self.network.state_dict()),
+            tokenizer_sha256=_tokenizer_sha256(self.tokenizer),
             layer=layer,
-            width=self._model.config.hidden_size,
+            width=self.network.config.hidden_size,
         )
+        if adapter is not None:
+            self.network, added = _with_adapter(self.network, adapter)
+            self.identity = replace(self.identity, adapter_sha256=added)
 
     @torch.inference_mode()
     def encode(self, instruction: str) -> Tensor:
@@ -88,10 +95,10 @@ class LanguageModel:
         """
         if not instruction.strip():
             raise ValueError("expected an instruction, got an empty one")
-        tokens = self._tokenizer(instruction, return_tensors="pt")
+        tokens = self.tokenizer(instruction, return_tensors="pt")
         if not tokens["input_ids"].shape[1]:
             raise ValueError(f"the tokenizer of {self.identity.model} makes no token of {instruction!r}")
-        states = self._model(
+        states = self.network(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], output_hidden_states=True
         ).hidden_states  # layers + 1 of [1, L, D]
         return states[self._layer][0].to(torch.bfloat16).clone()
@@ -105,14 +112,21 @@ class LanguageEncoder:
         features: instruction → [L, D] bfloat16.
         model: where to load the language model from, when it is needed.
         max_tokens: longest instruction.
+        adapter: folder of what the policy's training added to the language model; None for nothing.
     """
 
     def __init__(
-        self, *, identity: LanguageIdentity, features: Mapping[str, Tensor], model: str, max_tokens: int
+        self,
+        *,
+        identity: LanguageIdentity,
+        features: Mapping[str, Tensor],
+        model: str,
+        max_tokens: int,
+        adapter: Path | None = None,
     ) -> None:
         self.identity = identity
         self.features = dict(features)
-        self._model, self._max_tokens = model, max_tokens
+        self._model, self._max_tokens, self._adapter = model, max_tokens, adapter
         self._loaded: LanguageModel | None = None
 
     def encode(self, instruction: str) -> Tensor:
@@ -124,7 +138,7 @@ class LanguageEncoder:
         """
         if instruction not in self.features:
             if self._loaded is None:
-                loaded = LanguageModel(self._model, self.identity.layer)
+                loaded = LanguageModel(self._model, self.identity.layer, self._adapter)
                 self.identity.require(loaded.identity)
                 self._loaded = loaded
             self.features[instruction] = self._loaded.encode(instruction)
@@ -191,11 +205,32 @@ def _from_pretrained(model: str, *, local_files_only: bool) -> tuple[Any, Any]:
     return tokenizer, loaded.eval().requires_grad_(False)
 
 
-def _weights_sha256(weights: Mapping[str, Tensor]) -> str:
+def _with_adapter(network: Any, folder: Path) -> tuple[Any, str]:
+    """The model with its additions, and their fingerprint."""
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+
+        adapted = PeftModel.from_pretrained(network, str(folder))
+    except ImportError as error:
+        raise LanguageModelError(
+            f"the policy's language model was fine-tuned with LoRA, and peft is missing ({error}): pip install 'vla-vggt[lora]'"
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise LanguageModelError(f"{folder}: the additions to the language model cannot be loaded: {error}") from error
+    return adapted.eval().requires_grad_(False), adapter_sha256(dict(get_peft_model_state_dict(adapted)))
+
+
+def adapter_sha256(additions: Mapping[str, Tensor]) -> str:
+    """Of the matrices that LoRA adds, by name, in float32."""
+    return weights_sha256(additions)
+
+
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Of all weights by name, in float32."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(f"{name} {tuple(weights[name].shape)}\n".encode())
-        digest.update(weights[name].detach().float().contiguous().numpy().tobytes())
+        digest.update(weights[name].detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ checkpoints/000500/
   model.safetensors            the weights to evaluate: the moving average
   instructions.safetensors     the language model's features of the instructions trained on
   training_state.safetensors   the weights being trained and the optimiser's state, to go on from
+  language/                    a fine-tuned language model, or what LoRA adds to one; for new instructions
 checkpoints/last, checkpoints/best   links to the newest and to the one with the lowest validation loss, or the highest success
 ```
 """
@@ -33,6 +34,7 @@ from tasks.interface import ACTION_DIM, PROPRIO_DIM, ImageConvention
 from vla_vggt.configs.model_config import ModelConfig
 from vla_vggt.data.statistics import Statistics
 from vla_vggt.models.language_encoder import LanguageIdentity
+from vla_vggt.models.tuned_language import TunedLanguage
 
 FORMAT = "vla-vggt checkpoint"
 FORMAT_VERSION = 1
@@ -42,6 +44,7 @@ METADATA, MODEL, INSTRUCTIONS, TRAINING_STATE = (
     "instructions.safetensors",
     "training_state.safetensors",
 )
+LANGUAGE = "language"
 LINKS = ("best", "last")
 
 
@@ -119,8 +122,13 @@ class TrainingState:
     """Numbers: the step, the best validation loss so far."""
 
 
-def save_checkpoint(folder: Path, policy: PolicyCheckpoint, state: TrainingState) -> None:
+def save_checkpoint(
+    folder: Path, policy: PolicyCheckpoint, state: TrainingState, language: TunedLanguage | None = None
+) -> None:
     """Write a checkpoint; it appears whole or not at all.
+
+    Args:
+        language: a language model that was trained too.
 
     Raises:
         OSError: it cannot be written; what was saved before is untouched.
@@ -131,6 +139,8 @@ def save_checkpoint(folder: Path, policy: PolicyCheckpoint, state: TrainingState
         _save_tensors(policy.weights, made / MODEL)
         _save_tensors({str(i): f for i, f in enumerate(policy.instructions.values())}, made / INSTRUCTIONS)
         _save_tensors(state.tensors, made / TRAINING_STATE)
+        if language is not None:
+            language.save(made / LANGUAGE)
         metadata = _metadata(policy) | {"progress": state.progress}
         (made / METADATA).write_text(json.dumps(metadata, indent=1))
         if folder.exists():
@@ -227,6 +237,12 @@ def load_policy(path: Path) -> PolicyCheckpoint:
         weights=dict(weights),
         instructions={text: features[str(i)] for i, text in enumerate(texts)},
     )
+
+
+def find_tuned_language(path: Path) -> Path | None:
+    """Where a checkpoint has its fine-tuned language model; None where it has none (a `.pth` file never has)."""
+    folder = find_checkpoint(path) / LANGUAGE
+    return folder if folder.is_dir() else None
 
 
 def load_training_state(folder: Path) -> TrainingState:

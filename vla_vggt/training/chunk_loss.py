@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vla_vggt.data.batches import Batch
 from vla_vggt.data.images import AugmentationDraw, augment_images, prepare_images
 from vla_vggt.data.statistics import Scaling
+from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.models.vla_model import ModelInputs, VLAModel
 from vla_vggt.training.loss import chunk_l1
 
@@ -33,13 +34,22 @@ class ChunkLoss(nn.Module):
         proprio: of proprioception, likewise.
         instructions: by index, likewise.
         bf16: compute in bfloat16 (autocast).
+        language: a language model that is trained too, of the table's instructions in their order; its features are used instead.
     """
 
     def __init__(
-        self, model: VLAModel, *, actions: Scaling, proprio: Scaling, instructions: InstructionTable, bf16: bool
+        self,
+        model: VLAModel,
+        *,
+        actions: Scaling,
+        proprio: Scaling,
+        instructions: InstructionTable,
+        bf16: bool,
+        language: TunedLanguage | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.language = language
         self._actions, self._proprio, self._instructions, self._bf16 = actions, proprio, instructions, bf16
 
     @property
@@ -62,11 +72,13 @@ class ChunkLoss(nn.Module):
             prepare_images(batch.images, image_px) if draw is None else augment_images(batch.images, draw, image_px)
         )
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+            table = self._instructions
+            features, valid = (table.features, table.valid) if self.language is None else self.language()
             predicted: Tensor = self.model(
                 ModelInputs(
                     images=images,
-                    language=self._instructions.features[batch.instructions].to(images.dtype),
-                    language_valid=self._instructions.valid[batch.instructions],
+                    language=features[batch.instructions].to(images.dtype),
+                    language_valid=valid[batch.instructions],
                     proprioception=self._proprio.scale(batch.proprio),
                 )
             )

@@ -30,6 +30,7 @@ from vla_vggt.data.images import AugmentationConfig
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import Windows, make_windows, split_episodes
 from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, check_length, pad_left
+from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.models.vla_model import VLAModel
 from vla_vggt.training.checkpoint import (
     CheckpointError,
@@ -254,14 +255,32 @@ def _loss(
         torch.manual_seed(arguments.seed)
         model = VLAModel(description.model)
     wanted = [features[text] for text in demonstrations.instructions]
-    padded, valid = pad_left(wanted, padded_length(description.model, max(len(tokens) for tokens in wanted)))
+    length = padded_length(description.model, max(len(tokens) for tokens in wanted))
+    padded, valid = pad_left(wanted, length)
+    language = _tuned_language(arguments, demonstrations, length)
     return ChunkLoss(
         model.to(device),
         actions=action_scaling(description.action_statistics).to(device),
         proprio=proprio_scaling(description.proprio_statistics).to(device),
         instructions=InstructionTable(features=padded.to(device), valid=valid.to(device)),
         bf16=device.type == "cuda",
+        language=None if language is None else language.to(device),
     )
+
+
+def _tuned_language(arguments: TrainArguments, demonstrations: DemonstrationSet, length: int) -> TunedLanguage | None:
+    if arguments.finetune_language == "none":
+        return None
+    model = LanguageModel(arguments.language_model, arguments.language_layer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        return TunedLanguage(
+            model,
+            tuning=arguments.finetune_language,
+            rank=arguments.lora_rank,
+            instructions=demonstrations.instructions,
+            length=length,
+        )
 
 
 def _evaluations(
@@ -306,6 +325,7 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
         weight_decay=arguments.weight_decay,
         max_grad_norm=arguments.max_grad_norm,
         ema_decay=arguments.ema_decay,
+        language_share=_language_lr(arguments) / arguments.lr,
         augmentation=AUGMENTATION if arguments.augment else None,
         seed=arguments.seed,
         save_every=arguments.save_every,
@@ -314,6 +334,12 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
         best_by_success=arguments.best_by == "success",
         compile=arguments.compile == "on" or (arguments.compile == "auto" and device.type == "cuda"),
     )
+
+
+def _language_lr(arguments: TrainArguments) -> float:
+    if arguments.language_lr is not None:
+        return arguments.language_lr
+    return arguments.lr if arguments.finetune_language == "lora" else arguments.lr / 10
 
 
 def _require_same(earlier: PolicyDescription, now: PolicyDescription, folder: Path) -> None:

@@ -41,6 +41,10 @@ DRAWN_SAMPLES = 4
 """Chunks in the log's picture."""
 
 
+LANGUAGE = "language."
+"""Begins the names of a trained language model's weights."""
+
+
 class DivergedError(ValueError):
     """The loss is no number any more."""
 
@@ -59,6 +63,8 @@ class TrainingPlan:
     weight_decay: float
     max_grad_norm: float
     ema_decay: float
+    language_share: float = 1.0
+    """Learning rate of a language model that is trained too, as a part of `lr`."""
     augmentation: AugmentationConfig | None
     seed: int
     save_every: int
@@ -130,8 +136,16 @@ class Trainer:
         self._device = next(loss.model.parameters()).device
         compiled: Any = torch.compile(loss, dynamic=False) if plan.compile else loss
         self._parallel = self._processes.wrap(compiled, self._device)
-        self._optimizer = make_adamw(loss.model, lr=plan.lr, weight_decay=plan.weight_decay)
+        self._optimizer = make_adamw(
+            loss.model,
+            lr=plan.lr,
+            weight_decay=plan.weight_decay,
+            language=loss.language,
+            language_share=plan.language_share,
+        )
+        self._trained = _trained(loss)
         self._average = copy.deepcopy(loss)  # the moving average, ready to be evaluated
+        self._averaged = _trained(self._average)
         self._average.requires_grad_(False)
         self._order = SampleOrder(len(data.windows), plan.seed)
         self._best = float("inf")
@@ -182,11 +196,13 @@ class Trainer:
     def state(self) -> TrainingState:
         """What `restore` needs to go on."""
         tensors: dict[str, Tensor] = {}
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._trained.items():
             tensors[f"weights.{name}"] = parameter
             for key in ("exp_avg", "exp_avg_sq"):
                 if parameter in self._optimizer.state:
                     tensors[f"{key}.{name}"] = self._optimizer.state[parameter][key]
+            if name.startswith(LANGUAGE):  # the model's own average is what the checkpoint evaluates
+                tensors[f"average.{name}"] = self._averaged[name]
         return TrainingState(tensors=tensors, progress={"step": self.step, "best": self._best})
 
     @torch.no_grad()
@@ -197,7 +213,7 @@ class Trainer:
             ValueError: it is another model's; the message names the first weight that differs.
         """
         self.step, self._best = int(state.progress["step"]), float(state.progress["best"])
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._trained.items():
             saved = {key: state.tensors.get(f"{key}.{name}") for key in ("weights", "exp_avg", "exp_avg_sq")}
             for key, tensor in saved.items():
                 if tensor is None or tensor.shape != parameter.shape:
@@ -209,6 +225,8 @@ class Trainer:
                 "exp_avg": saved["exp_avg"].to(parameter.device),  # type: ignore[union-attr]
                 "exp_avg_sq": saved["exp_avg_sq"].to(parameter.device),  # type: ignore[union-attr]
             }
+            if f"average.{name}" in state.tensors:
+                self._averaged[name].copy_(state.tensors[f"average.{name}"])
         self._average.model.load_state_dict(average)
 
     def _share(self, part: int) -> tuple[int, int]:
@@ -230,7 +248,7 @@ class Trainer:
         """One step of the optimiser: [8] on the device, the mean errors of the 7 entries and the gradient's norm."""
         plan, step = self._plan, self.step
         for group in self._optimizer.param_groups:
-            group["lr"] = self._lr(step)
+            group["lr"] = self._lr(step) * group["share"]
         chosen = self._order.indices(step * self._samples_per_step, self._samples_per_step)
         windows = self._data.windows
         count = int(
@@ -247,10 +265,10 @@ class Trainer:
                 (batch_errors.sum() * self._processes.count / (count * batch_errors.numel())).backward()
             errors += batch_errors.detach()
         self._processes.add_up(errors)
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), plan.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(list(self._trained.values()), plan.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        update_average(self._average.model.parameters(), self._model.parameters(), decay=plan.ema_decay, step=step)
+        update_average(self._averaged.values(), self._trained.values(), decay=plan.ema_decay, step=step)
         self.step += 1
         return torch.cat([errors / count, norm.detach()[None]])
 
@@ -317,13 +335,17 @@ class Trainer:
         if entry_losses is not None:
             log.validation(self.step, entry_losses)
         self._draw_chunks(log)
+        language = self._average.language
+        description = dataclasses.replace(self._description, step=self.step, validation_loss=validation_loss)
+        if language is not None:
+            description = dataclasses.replace(description, language=language.identity())
         policy = PolicyCheckpoint(
-            description=dataclasses.replace(self._description, step=self.step, validation_loss=validation_loss),
+            description=description,
             weights=dict(self._average.model.state_dict()),
-            instructions=self._instructions,
+            instructions=self._instructions if language is None else language.features(),
         )
         folder = self._checkpoint(self.step)
-        save_checkpoint(folder, policy, self.state())
+        save_checkpoint(folder, policy, self.state(), language)
         in_use = self._evaluations.in_use if self._evaluations is not None else set()
         if is_best and self._best_rate is None:
             save_pth(self._folder / BEST_FILE, policy)
@@ -398,3 +420,10 @@ class Trainer:
             batch.actions.cpu().numpy(),
             batch.valid.cpu().numpy(),
         )
+
+
+def _trained(loss: ChunkLoss) -> dict[str, Tensor]:
+    """Name → what is trained: the model's weights by their own names, a language model's after `language.`."""
+    named = {name.removeprefix("model."): parameter for name, parameter in loss.named_parameters()}
+    kept = {name for name, parameter in named.items() if parameter.requires_grad or not name.startswith(LANGUAGE)}
+    return {name: named[name] for name in named if name in kept}

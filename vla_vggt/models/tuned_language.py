@@ -1,0 +1,122 @@
+"""A language model that is trained along with the policy, whole or by low-rank additions (LoRA, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vla_vggt.models.language_encoder import (
+    LanguageIdentity,
+    LanguageModel,
+    LanguageModelError,
+    adapter_sha256,
+    weights_sha256,
+)
+
+Tuning = Literal["lora", "full"]
+LORA_ALPHA = 2
+"""Scale of the additions, in ranks."""
+
+
+class TunedLanguage(nn.Module):
+    """Features of a fixed list of instructions, with gradients.
+
+    Args:
+        model: where to begin.
+        tuning: lora: what the layers' matrices are added to, and nothing else; full: all weights.
+        rank: of the additions.
+        instructions: whose features are wanted.
+        length: L, to which features are padded on the left.
+
+    Raises:
+        LanguageModelError: `peft` is not installed.
+    """
+
+    def __init__(
+        self, model: LanguageModel, *, tuning: Tuning, rank: int, instructions: Sequence[str], length: int
+    ) -> None:
+        super().__init__()
+        self._base, self._tokenizer, self._layer = model.identity, model.tokenizer, model.identity.layer
+        self.tuning: Tuning = tuning
+        self.instructions = tuple(instructions)
+        network: Any = model.network.requires_grad_(tuning == "full")
+        self.network: Any = network if tuning == "full" else _with_additions(network, rank)
+        self.network.eval()  # no dropout: the features of a step are a function of the weights
+        tokens = [self._tokenizer(text)["input_ids"] for text in instructions]
+        longest = max(map(len, tokens))
+        ids = torch.zeros(len(tokens), longest, dtype=torch.int64)
+        mask = torch.zeros(len(tokens), longest, dtype=torch.int64)
+        source = torch.zeros(len(tokens), length, dtype=torch.int64)
+        valid = torch.zeros(len(tokens), length, dtype=torch.bool)
+        for row, words in enumerate(tokens):
+            ids[row, : len(words)], mask[row, : len(words)] = torch.tensor(words), 1
+            source[row, length - len(words) :] = torch.arange(len(words))
+            valid[row, length - len(words) :] = True
+        for name, tensor in (("ids", ids), ("mask", mask), ("source", source), ("valid", valid)):
+            self.register_buffer(f"_{name}", tensor, persistent=False)
+        self._freeze_what_has_no_part()
+
+    def _freeze_what_has_no_part(self) -> None:
+        """Layers above the one whose states are the features, a pooler: nothing flows back into them."""
+        self()[0].float().sum().backward()
+        for parameter in self.network.parameters():
+            if parameter.grad is None:
+                parameter.requires_grad_(False)
+            parameter.grad = None
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """([n, L, D] float32 or bfloat16, [n, L] bool): features, padded on the left, and what is no padding."""
+        ids, mask, source, valid = (self.get_buffer(f"_{name}") for name in ("ids", "mask", "source", "valid"))
+        # padded on the right here, where positions are those of an instruction alone
+        states = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        features = states[self._layer]  # [n, longest, D]
+        moved = torch.gather(features, 1, source[..., None].expand(-1, -1, features.shape[2]))  # [n, L, D]
+        return moved * valid[..., None], valid
+
+    @torch.no_grad()
+    def features(self) -> dict[str, Tensor]:
+        """Instruction → [L, D] bfloat16 on the CPU, without padding: as a checkpoint carries them."""
+        features, valid = self()
+        return {
+            text: row[kept].to(torch.bfloat16).cpu()
+            for text, row, kept in zip(self.instructions, features, valid, strict=True)
+        }
+
+    def identity(self) -> LanguageIdentity:
+        """What made the features of now."""
+        if self.tuning == "full":
+            return replace(self._base, weights_sha256=weights_sha256(self.network.state_dict()))
+        return replace(self._base, adapter_sha256=adapter_sha256(_additions(self.network)))
+
+    def save(self, folder: Path) -> None:
+        """Write what a policy needs for a new instruction: the additions, or the model and its tokenizer.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.network.save_pretrained(folder)
+        if self.tuning == "full":
+            self._tokenizer.save_pretrained(folder)
+
+
+def _with_additions(network: Any, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise LanguageModelError(
+            f"--finetune-language lora needs peft ({error}): pip install 'vla-vggt[lora]', or --finetune-language full"
+        ) from error
+    config = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, lora_dropout=0.0, target_modules="all-linear")
+    return get_peft_model(network, config)
+
+
+def _additions(network: Any) -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
+    return dict(get_peft_model_state_dict(network))
