@@ -48,7 +48,7 @@ class EvalArguments:
     query_every: int | None = None
     """Temporal ensembling: control steps between queries. Default: 1."""
     workers: str = "auto"
-    """Worker processes. auto: by cores and memory. 0: in this process, for a debugger."""
+    """Worker processes. auto: by cores and memory. half: half of that. 0: in this process, for a debugger."""
     max_errors: int = 10
     """Stop when more episodes than this ended in an error."""
     worker_timeout_s: float = 300.0

@@ -38,28 +38,32 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+SHARES = {"auto": 1.0, "half": 0.5}
+"""Words for a number of workers → part of what the machine has room for."""
+
+
 def check_workers(text: str) -> None:
     """Refuse what `--workers` cannot mean.
 
     Raises:
-        ValueError: neither `auto` nor a number from 0 up.
+        ValueError: neither `auto`, `half` nor a number from 0 up.
     """
-    if text != "auto" and not text.isdigit():
-        raise ValueError(f"--workers: expected auto or a number from 0 up (0: in this process), got {text!r}")
+    if text not in SHARES and not text.isdigit():
+        raise ValueError(f"--workers: expected auto, half or a number from 0 up (0: in this process), got {text!r}")
 
 
 def count_workers(text: str, *, on_gpu: bool) -> int:
-    """The number of workers `--workers` asks for; `auto`: by cores and memory.
+    """The number of workers `--workers` asks for; `auto`: by cores and memory; `half`: half of that.
 
     Args:
-        text: `auto` or a number.
+        text: `auto`, `half` or a number.
         on_gpu: whether workers render on a GPU.
 
     Raises:
         ValueError: neither.
     """
     check_workers(text)
-    if text != "auto":
+    if text not in SHARES:
         return int(text)
     wanted = usable_cores() * (WORKERS_PER_CORE_ON_GPU if on_gpu else 1.0)
-    return max(1, min(int(wanted), int(available_bytes() // WORKER_BYTES)))
+    return max(1, int(SHARES[text] * min(int(wanted), int(available_bytes() // WORKER_BYTES))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -40,10 +41,13 @@ def run(arguments: TrainArguments, *, out: Console, errors: Console) -> int:
         return EXIT_USAGE
     if not processes.is_main:
         out = Console(quiet=True)
-    try:
-        return _train(arguments, processes, out=out, errors=errors)
-    finally:
-        processes.close()
+    status = _train(arguments, processes, out=out, errors=errors)
+    if status != EXIT_OK and processes.count > 1:
+        # the others may wait for this one, and parting from them could wait for them: torchrun ends them when this process ends
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _train(arguments: TrainArguments, processes: Processes, *, out: Console, errors: Console) -> int:

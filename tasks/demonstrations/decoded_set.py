@@ -166,7 +166,7 @@ class DecodedSetReader:
     def __init__(
         self, folder: Path, *, task: str, suite: str, cameras: Sequence[str], convention: ImageConvention
     ) -> None:
-        self._set, self._convention = read_decoded_set(folder), convention
+        self._set, self._folder, self._convention = read_decoded_set(folder), folder, convention
         for camera in cameras:
             if camera not in self._set.cameras:
                 raise DemonstrationError(
@@ -192,7 +192,7 @@ class DecodedSetReader:
         steps = slice(place.first, place.end)
         images = self._set.images[steps][:, self._cameras]
         return Episode(
-            name=demo,
+            name=f"{self._folder} {demo}",
             images=convert_images(images, self._set.convention, self._convention),
             proprio=self._set.proprio[steps],
             actions=self._set.actions[steps],

@@ -1,4 +1,4 @@
-"""Demonstrations on the Hugging Face hub: `hf://OWNER/NAME`, or `hf://OWNER/NAME/FOLDER` for a part."""
+"""Demonstrations on the Hugging Face hub: `hf://OWNER/NAME`, `hf://OWNER/NAME@REVISION`, or with a part of it: `hf://OWNER/NAME/FOLDER`."""
 
 from __future__ import annotations
 
@@ -19,29 +19,35 @@ def download(path: Path, say: Callable[[str], None]) -> Path:
     """The folder on this machine; what was downloaded before is used again.
 
     Args:
-        path: `hf://OWNER/NAME` or `hf://OWNER/NAME/FOLDER`.
+        path: `hf://OWNER/NAME`, `@REVISION` and the path of a folder or file in it appended where wanted.
         say: told what is being done.
 
     Raises:
         DemonstrationError: the name is none, there is no such dataset, or the hub cannot be reached and it was not downloaded before.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    owner_and_name, part = "/".join(path.parts[1:3]), "/".join(path.parts[3:])
+    owner_and_name, _, revision = "/".join(path.parts[1:3]).partition("@")
+    part = "/".join(path.parts[3:])
     shown = f"hf://{'/'.join(path.parts[1:])}"
     if len(path.parts) < 3:
         raise DemonstrationError(f"{shown}: expected hf://OWNER/NAME, such as hf://HuggingFaceVLA/libero")
     say(f"Downloading {shown}, or taking it from the cache")
     try:
-        folder = snapshot_download(owner_and_name, repo_type="dataset", allow_patterns=f"{part}/**" if part else None)
+        folder = snapshot_download(
+            owner_and_name,
+            repo_type="dataset",
+            revision=revision or None,
+            allow_patterns=[part, f"{part}/**"] if part else None,
+        )
     except RepositoryNotFoundError as error:
         raise DemonstrationError(
             f"{shown}: the hub has no dataset of that name, or it is not public (`hf auth login`)"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except Exception as error:  # whatever the hub's HTTP library raises, which changes with its version
         raise DemonstrationError(
-            f"{shown} cannot be downloaded: {str(error).splitlines()[0]}. Where the hub can be reached: "
+            f"{shown} cannot be downloaded: {(str(error) or repr(error)).splitlines()[0]}. Where the hub can be reached: "
             f"`hf download --repo-type dataset {owner_and_name} --local-dir FOLDER`, then --data-path FOLDER."
         ) from error
     if part and not (Path(folder) / part).exists():

@@ -161,7 +161,7 @@ class LeRobotDataset:
         import pyarrow as pa
 
         tasks = _read_table(self.folder / "meta/tasks.parquet").to_pydict()
-        texts = next(values for name, values in tasks.items() if name in ("task", "__index_level_0__"))
+        texts: list[str] = next((values for name, values in tasks.items() if name != "task_index"), [])
         names = dict(zip(tasks["task_index"], texts, strict=True))
         tables = [_read_table(file) for file in sorted((self.folder / "meta/episodes").rglob("*.parquet"))]
         videos = [name for name in self._features if self.is_video(name)]

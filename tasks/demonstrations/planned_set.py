@@ -157,7 +157,9 @@ class PlannedSet:
             DemonstrationError: an interrupted run left a set of other demonstrations.
             OSError: the disk has no room, or the folder cannot be written.
         """
-        if self._partial.exists() and _text(self._partial / PLAN) != self._plan():
+        if not (self._partial / PLAN).is_file():  # written last
+            shutil.rmtree(self._partial, ignore_errors=True)
+        elif _text(self._partial / PLAN) != self._plan():
             raise DemonstrationError(
                 f"{self._partial} holds a half-drawn set of other demonstrations or another size. Repeat the command that began it, "
                 "or remove it; the traces are kept."
@@ -191,8 +193,8 @@ class PlannedSet:
             cameras=self._cameras,
             convention=self._convention,
         )
-        shutil.rmtree(self._partial / FINISHED)
         self._partial.rename(self.place)
+        shutil.rmtree(self.place / FINISHED, ignore_errors=True)
 
     def _make_room(self) -> None:
         self._partial.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +207,8 @@ class PlannedSet:
         (self._partial / FINISHED).mkdir(parents=True)
         with (self._partial / IMAGES).open("wb") as images:
             images.truncate(size)
-        (self._partial / PLAN).write_text(self._plan())
+        (self._partial / f".{PLAN}.tmp").write_text(self._plan())
+        (self._partial / f".{PLAN}.tmp").replace(self._partial / PLAN)
 
     def _plan(self) -> str:
         """JSON of what is asked for."""

@@ -83,7 +83,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path]:
     if is_decoded_set(folder) or is_lerobot_dataset(folder):
         return [folder]
-    inside = sorted(folder.rglob("*"))
+    inside = sorted(path for path in folder.rglob("*") if not _is_hidden(path.relative_to(folder)))
     kinds = {
         "HDF5 files": [p for p in inside if p.suffix in (".hdf5", ".h5")],
         "decoded sets": [p.parent for p in inside if p.name == META and is_decoded_set(p.parent)],
@@ -96,6 +96,11 @@ def _in_folder(folder: Path) -> list[Path]:
             f"{folder} holds {listing}, perhaps of the same demonstrations. Name the ones to learn from."
         )
     return next(iter(found.values()), [])
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether something is half made, or an editor's."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def select_demonstrations(
@@ -155,9 +160,10 @@ def _read(file: Path, prompt_source: PromptSource) -> list[_Candidate]:
             for task, suite, recorded in said
         ]
     if is_lerobot_dataset(file):
+        texts = LeRobotDataset(file).instructions
         return [
-            _candidate(file, _task_of_instruction(text), text, prompt_source)
-            for text in LeRobotDataset(file).instructions
+            _candidate(file, task, text, prompt_source)
+            for text, task in zip(texts, _tasks_of_instructions(texts), strict=True)
         ]
     with DemonstrationFile(file) as demonstrations:
         bddl_file = Path(demonstrations.bddl_file_name)
@@ -192,13 +198,20 @@ def _find_task(name: str, folder: str) -> TaskSpec | None:
     return next((task for suite in suites for task in load_suite(suite) if task.name == name), None)
 
 
-def _task_of_instruction(text: str) -> TaskSpec | None:
-    """LIBERO's task with that instruction, in the words of its file's name or its BDDL file, in the first suite that has one."""
-    wanted = _plain(text).strip()
-    tasks = [task for suite in SUITES for task in load_suite(suite)]
-    by_file_name = (task for task in tasks if _plain(task.instruction_file_name) == wanted)
-    by_bddl = (task for task in tasks if _plain(task.instruction_bddl) == wanted)
-    return next(by_file_name, None) or next(by_bddl, None)
+def _tasks_of_instructions(texts: Sequence[str]) -> list[TaskSpec | None]:
+    """LIBERO's tasks with these instructions, in the words of their files' names or of their BDDL files.
+
+    Where several suites have one of that instruction, it is of the suite that has most of them.
+    """
+    found: dict[str, dict[str, TaskSpec]] = {suite: {} for suite in SUITES}
+    for suite, tasks in found.items():
+        for task in load_suite(suite):
+            tasks.setdefault(_plain(task.instruction_bddl).strip(), task)
+        for task in load_suite(suite):
+            tasks[_plain(task.instruction_file_name).strip()] = task
+    wanted = [_plain(text).strip() for text in texts]
+    suites = sorted(found, key=lambda suite: -len(found[suite].keys() & set(wanted)))  # stable: the first of equal ones
+    return [next((found[suite][text] for suite in suites if text in found[suite]), None) for text in wanted]
 
 
 def _plain(text: str) -> str:

@@ -96,6 +96,7 @@ def test_a_part_of_a_dataset_is_downloaded_and_kept(tmp_path: Path, endpoint: st
     assert (folder / "lift.hdf5").read_bytes() == LIFT.read_bytes()
     assert not (folder.parent / "b").exists()
     assert download("hf://me/lift/a", tmp_path, "http://127.0.0.1:9") == str(folder)  # the hub is away now
+    assert download("hf://me/lift@v1/a/lift.hdf5", tmp_path, endpoint) == str(folder / "lift.hdf5")
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, endpoint: str) -> None:

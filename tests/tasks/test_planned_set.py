@@ -106,6 +106,28 @@ def test_an_interrupted_one_goes_on_and_mistrusts_what_is_damaged(tmp_path: Path
     np.testing.assert_array_equal(read_decoded_set(tmp_path / "set").images[: len(lift[0].images)], lift[0].images)
 
 
+def test_what_was_interrupted_at_the_very_end_or_beginning_goes_on(
+    tmp_path: Path, lift: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tmp_path / "set", lift)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        planned.begin()
+    monkeypatch.undo()
+    assert len(planned.begin()) == 3  # the plan was not there: nothing was begun
+    for episode, drawn in zip(planned.episodes, lift, strict=True):
+        write(episode, drawn)
+    monkeypatch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        planned.finish()
+    monkeypatch.undo()
+    with pytest.raises(DemonstrationError, match="there is none"):
+        select_demonstrations([tmp_path], [], "file_name")  # half made is not there
+    assert planned.begin() == []
+    planned.finish()
+    assert plan(tmp_path / "set", lift).is_whole()
+
+
 def test_another_plan_touches_nothing(tmp_path: Path, lift: list[Episode]) -> None:
     first = plan(tmp_path / "set", lift)
     first.begin()

@@ -115,6 +115,18 @@ def test_an_instruction_in_letters_is_joined(tmp_path: Path) -> None:
     assert source.instruction == "wave twice"
 
 
+def test_an_instruction_is_of_the_suite_that_has_most_of_a_sets() -> None:
+    from tasks.demonstrations.selection import _tasks_of_instructions
+
+    stove = "turn on the stove"
+    assert [str(task) for task in _tasks_of_instructions([stove])] == ["libero_goal/07"]
+    all_90 = list(dict.fromkeys(task.instruction_file_name for task in load_suite("libero_90")))
+    assert {task.suite for task in _tasks_of_instructions(all_90) if task} == {"libero_90"}
+    lift, bowl = _tasks_of_instructions(["lift the cube", load_suite("libero_spatial")[3].instruction_bddl.upper()])
+    assert lift is None
+    assert str(bowl) == "libero_spatial/03"
+
+
 def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.hdf5"):
         with pytest.raises(

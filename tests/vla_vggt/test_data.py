@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,22 @@ def test_other_cameras_of_a_decoded_set_and_more_beside_it_are_copied(tmp_path: 
     more = load(tmp_path / "cache", source(folder), source(write_libero(tmp_path / "b.hdf5"), "other", "drop it"))
     np.testing.assert_array_equal(more.images[:174], whole.images)
     assert [e.init_state_sha256 for e in more.episodes[:3]] == [e.init_state_sha256 for e in whole.episodes]
+
+
+def test_two_sets_with_the_same_names_are_split_as_one(tmp_path: Path) -> None:
+    """Demonstrations of the same init states, one set with noise: both call them the same."""
+    load(tmp_path / "a", source(LIFT))
+    load(tmp_path / "b", source(write_libero(tmp_path / "b.hdf5")))
+    folders = [next(path for path in (tmp_path / name).iterdir() if path.is_dir()) for name in ("a", "b")]
+    for folder in folders:
+        meta = json.loads((folder / "meta.json").read_text())
+        for number, episode in enumerate(meta["episodes"]):
+            episode["name"] = f"libero_object/00/s{number}/r0"
+        (folder / "meta.json").write_text(json.dumps(meta))
+    both = load(tmp_path / "cache", *map(source, folders))
+    assert len({episode.name for episode in both.episodes}) == 6
+    training, held_out = split_episodes(both.episodes, 0.34, seed=0)
+    assert (len(training), len(held_out)) == (4, 2)
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

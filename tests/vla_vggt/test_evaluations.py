@@ -69,7 +69,7 @@ def test_one_at_a_time_and_of_those_waiting_the_newest(tmp_path: Path) -> None:
     ]
     assert "niceness 19" in (tmp_path / "evaluations" / "000003.log").read_text()
     assert running.in_use == set()
-    assert {step: result.rate for step, result in running.earlier().items()} == {1: 0.25, 3: 1.0}
+    assert {result.step: result.rate for result in running.earlier()} == {1: 0.25, 3: 1.0}
 
 
 def test_a_crash_is_said_and_the_next_one_runs(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_episodes_without_a_result_are_no_result(tmp_path: Path) -> None:
     summary = json.loads(file.read_text())
     summary["suites"][0]["missing"] = 1
     file.write_text(json.dumps(summary))
-    assert running.earlier() == {}
+    assert running.earlier() == []
 
 
 def test_closing_stops_it(tmp_path: Path) -> None:
@@ -193,6 +193,64 @@ def test_after_an_interruption_what_was_found_counts_and_what_is_missing_is_made
     assert load_policy(folder / "best_model.pth").description.step == 2
 
 
+def test_an_evaluation_that_was_running_is_made_up_for_though_later_checkpoints_were_saved(
+    tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "run"
+    behaviour: dict[str, Any] = {"4": {"wait_for": "never"}}
+    trainer, _ = prepare(folder, language_model, monkeypatch, behaviour, eval_every=4, save_every=1, max_steps=7)
+    original = trainer.train_step
+
+    def until_six(batches: Any) -> Any:
+        if trainer.step == 6:
+            raise KeyboardInterrupt
+        return original(batches)
+
+    trainer.train_step = until_six  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert read_description(folder / "checkpoints" / "last").step == 6
+    run = folder / "evaluations" / "000004"  # as if the evaluation had ended, and nobody had taken its result
+    again, said = prepare(folder, language_model, monkeypatch, {}, eval_every=4, save_every=1, max_steps=7)
+    patiently(again).run()
+    assert [text.split(":")[0] for text in said if text.startswith("evaluation")] == [
+        "evaluation of step 4",
+        "evaluation of step 7",
+    ]
+    (run / "logged").unlink()
+    finished, said = prepare(folder, language_model, monkeypatch, {}, eval_every=4, save_every=1, max_steps=7)
+    finished.run()
+    assert not [text for text in said if text.startswith("evaluation")]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("evaluation_libero_goal/success")].count(4) == 2
+
+
+def test_results_to_other_terms_or_of_another_run_are_set_aside(
+    tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    trainer, _ = prepare(folder, language_model, monkeypatch, {}, eval_every=3)
+    trainer.run()
+    other, said = prepare(folder, language_model, monkeypatch, {}, eval_every=3, eval_episodes=7)
+    (folder / "evaluations" / "behaviour.json").unlink()
+    monkeypatch.setattr(Evaluations, "submit", lambda *_: None)
+    other.run()
+    assert said[-1] == f"evaluations of another run, or to other terms, are in {folder}/evaluations.1 now"
+    assert (folder / "evaluations.1" / "000006" / "summary.json").is_file()
+    assert [path.name for path in (folder / "evaluations").iterdir()] == ["terms.json"]
+
+
+def test_what_cannot_start_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "evaluations").touch()
+    running = Evaluations(tmp_path, PLAN, say=said.append, command=STAND_IN)
+    running.submit(1, checkpoint(tmp_path / "checkpoints", 1))
+    assert said[0].startswith("evaluation of step 1 cannot start: ")
+    assert list(running.finish()) == []
+
+
 @pytest.mark.sim
 def test_the_real_thing(tmp_path: Path, language_model: Path) -> None:
     """`vla-eval` itself, on one episode."""
@@ -215,10 +273,19 @@ def test_the_real_thing(tmp_path: Path, language_model: Path) -> None:
 
 
 def test_wrong_flags_are_refused_at_once(tmp_path: Path, language_model: Path) -> None:
-    with pytest.raises(ValueError, match="--eval-suite and --best-by success need evaluations: say --eval-every N"):
+    with pytest.raises(ValueError, match="--best-by success need evaluations: say --eval-every N"):
         train_arguments(tmp_path, language_model, best_by="success")
     with pytest.raises(ValueError, match=r"unknown suite 'libero_goat'\. Did you mean 'libero_goal'"):
         train_arguments(tmp_path, language_model, eval_every=1, eval_suite=("libero_goat",))
+    with pytest.raises(ValueError, match="--eval-workers: expected auto, half or a number, got 'two'"):
+        train_arguments(tmp_path, language_model, eval_every=1, eval_workers="two")
+    for wrong, message in (
+        ({"eval_tasks": ("99",)}, "99"),
+        ({"eval_episodes": 51}, "--eval-episodes: expected at most 50, as many as init states, got 51"),
+    ):
+        arguments = train_arguments(tmp_path, language_model, eval_every=1, eval_suite=("libero_goal",), **wrong)
+        with pytest.raises(ValueError, match=message):
+            prepare_training(arguments, say=print, on_progress=lambda progress: None)
     arguments = train_arguments(tmp_path, language_model, eval_every=1)
     with pytest.raises(ValueError, match="these demonstrations are of no LIBERO suite; name one with --eval-suite"):
         prepare_training(arguments, say=print, on_progress=lambda progress: None)

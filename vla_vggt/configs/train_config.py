@@ -97,8 +97,8 @@ class TrainArguments:
     """Only these tasks, by index or name. Default: all of the suites'."""
     eval_episodes: int = 5
     """Episodes per task, from the first official init state on."""
-    eval_workers: str = "auto"
-    """Worker processes of the evaluation, which yield the CPU to training. auto: half as many as cores."""
+    eval_workers: str = "half"
+    """Worker processes of the evaluation, which yield the CPU to training: auto, half or a number, as for vla-eval."""
     eval_device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the evaluated policy computes."""
     eval_gl: Literal["auto", "egl", "osmesa"] = "auto"
@@ -135,8 +135,10 @@ class TrainArguments:
             raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
         if self.eval_every is not None and min(self.eval_every, self.eval_episodes) < 1:
             raise ValueError("--eval-every, --eval-episodes: expected at least 1")
-        if self.eval_every is None and (self.best_by == "success" or self.eval_suite):
-            raise ValueError("--eval-suite and --best-by success need evaluations: say --eval-every N")
+        if self.eval_every is None and (self.best_by == "success" or self.eval_suite or self.eval_tasks):
+            raise ValueError("--eval-suite, --eval-tasks and --best-by success need evaluations: say --eval-every N")
+        if self.eval_workers not in ("auto", "half") and not self.eval_workers.isdigit():
+            raise ValueError(f"--eval-workers: expected auto, half or a number, got {self.eval_workers!r}")
         for suite in self.eval_suite:
             find_suite(suite)
         if not self.data_path:

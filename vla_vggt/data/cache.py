@@ -65,7 +65,7 @@ def load_demonstrations(
     prints = {source.file: fingerprint(source.file) for source in sources}
     recipe = {
         "version": CACHE_VERSION,
-        "sources": [asdict(s) | {"file": s.file.name, "sha256": prints[s.file]} for s in sources],
+        "sources": [asdict(s) | {"file": _name(s.file), "sha256": prints[s.file]} for s in sources],
         "cameras": list(cameras),
         "convention": convention,
         "timing": timing,
@@ -94,6 +94,11 @@ def load_demonstrations(
             "or put it elsewhere with VLA_VGGT_CACHE."
         ) from error
     return read_decoded_set(entry)
+
+
+def _name(path: Path) -> str:
+    """A file's name; a folder may lie anywhere, and be called after a revision."""
+    return "" if path.is_dir() else path.name
 
 
 def _chosen(whole: DemonstrationSet, sources: Sequence[DemonstrationSource], sha256: str) -> DemonstrationSet:

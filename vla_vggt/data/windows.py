@@ -49,13 +49,13 @@ def split_episodes(
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"--validation-fraction: expected at least 0 and below 1, got {validation_fraction}")
     generator = np.random.default_rng(seed)
-    held_out: set[str] = set()
+    held_out: set[int] = set()
     for task in dict.fromkeys(episode.task for episode in episodes):
-        names = [episode.name for episode in episodes if episode.task == task]
-        wanted = 0 if validation_fraction == 0 else max(1, round(validation_fraction * len(names)))
-        held_out |= set(generator.permutation(names)[: min(wanted, len(names) - 1)].tolist())
-    training = [episode for episode in episodes if episode.name not in held_out]
-    return training, [episode for episode in episodes if episode.name in held_out]
+        places = [place for place, episode in enumerate(episodes) if episode.task == task]
+        wanted = 0 if validation_fraction == 0 else max(1, round(validation_fraction * len(places)))
+        held_out |= set(generator.permutation(places)[: min(wanted, len(places) - 1)].tolist())
+    training = [episode for place, episode in enumerate(episodes) if place not in held_out]
+    return training, [episodes[place] for place in sorted(held_out)]
 
 
 class SampleOrder:

@@ -7,18 +7,19 @@ goes on: what went wrong is said, and its output is in `evaluations/STEP.log`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vla_vggt.training import beside
 
-FOLDER = "evaluations"
+FOLDER, TERMS, LOGGED = "evaluations", "terms.json", "logged"
 VIDEO_PX = 128
 HARNESS = (sys.executable, "-m", "harness")
 """`vla-eval`, in this environment."""
@@ -127,13 +128,37 @@ class Evaluations:
                 self._running.process.wait(timeout=1.0)
             yield from self.collect()
 
-    def earlier(self) -> dict[int, EvaluationResult]:
-        """What an interrupted run had evaluated: step → result."""
-        found: dict[int, EvaluationResult] = {}
+    def begin(self, *, anew: bool) -> None:
+        """Look at what an interrupted run left; set it aside where it is another run's, or was to other terms.
+
+        Args:
+            anew: no step was taken yet.
+        """
+        terms = json.dumps({"suites": self.plan.suites, "tasks": self.plan.tasks, "episodes": self.plan.episodes})
+        file = self._folder / TERMS
+        if any(self._folder.glob("[0-9]*")) and (anew or not file.is_file() or file.read_text() != terms):
+            number = next(n for n in itertools.count(1) if not self._aside(n).exists())
+            self._folder.rename(self._aside(number))
+            self._say(f"evaluations of another run, or to other terms, are in {self._aside(number)} now")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(terms)
+
+    def earlier(self) -> list[EvaluationResult]:
+        """What an interrupted run had evaluated, in order."""
+        found = []
         for run in sorted(self._folder.glob("[0-9]*/summary.json")):
             with contextlib.suppress(*UNREADABLE):
-                found[int(run.parent.name)] = _read(run.parent, int(run.parent.name), None)
+                found.append(_read(run.parent, int(run.parent.name), None))
         return found
+
+    def was_logged(self, step: int) -> bool:
+        """Whether this step's result is in the log."""
+        return (self._run(step) / LOGGED).exists()
+
+    def note_logged(self, step: int) -> None:
+        """Remember that it is."""
+        with contextlib.suppress(OSError):
+            (self._run(step) / LOGGED).touch()
 
     def close(self) -> None:
         """Stop what is running; the episodes it has finished stay, and evaluating that step again goes on with them."""
@@ -142,6 +167,9 @@ class Evaluations:
             self._running.process.wait()
             self._running = None
         self._waiting = None
+
+    def _aside(self, number: int) -> Path:
+        return self._folder.with_name(f"{FOLDER}.{number}")
 
     def _run(self, step: int) -> Path:
         return self._folder / f"{step:06d}"
@@ -153,7 +181,10 @@ class Evaluations:
             *("--episodes", str(self.plan.episodes)),
             *("--output-dir", str(self._run(step)), "--videos", "none", *self.plan.flags),
         )
-        self._launch(_Stage(step=step, checkpoint=checkpoint, result=None), flags)
+        try:
+            self._launch(_Stage(step=step, checkpoint=checkpoint, result=None), flags)
+        except OSError as error:
+            self._say(f"evaluation of step {step} cannot start: {error}. Training goes on.")
 
     def _launch(self, stage: _Stage, flags: tuple[str, ...]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +206,7 @@ class Evaluations:
             if status != 0:
                 self._say(f"evaluation of step {ended.step}: no video of a failure (exit status {status}), see {log}")
             video = next(iter(sorted((self._run(ended.step) / "videos").rglob("*.mp4"))), None)
-            return _read(self._run(ended.step), ended.step, video)
+            return replace(ended.result, video=video)
         try:
             if status != 0:
                 raise ValueError(f"vla-eval ended with exit status {status}")
@@ -190,7 +221,11 @@ class Evaluations:
             *("--render", str(self._run(ended.step)), "--only", result.failure, "--video-size", str(VIDEO_PX)),
             *_only(self.plan.flags, ("--workers", "--mujoco-gl")),
         )
-        self._launch(_Stage(step=ended.step, checkpoint=ended.checkpoint, result=result), flags)
+        try:
+            self._launch(_Stage(step=ended.step, checkpoint=ended.checkpoint, result=result), flags)
+        except OSError as error:
+            self._say(f"evaluation of step {ended.step}: no video of a failure: {error}")
+            return result
         return None
 
 

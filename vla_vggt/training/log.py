@@ -107,10 +107,11 @@ class TrainingLog:
             margins = {s.name: ["Margin", [f"evaluation_{s.name}/{name}" for name in names]] for s in result.suites}
             self._writer.add_custom_scalars({"success with 95 % interval": margins})  # type: ignore[no-untyped-call]
             self._has_margins = True
-        if result.video is not None:
-            image = animation(result.video)
+        image = animation(result.video) if result.video is not None else None
+        if image is not None:
             summary = Summary(value=[Summary.Value(tag=f"failure/{result.failure}", image=image)])
             self._writer._get_file_writer().add_summary(summary, result.step)  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
@@ -125,14 +126,17 @@ def _table(result: EvaluationResult) -> str:
     return "\n".join(["| | successes | rate | 95 % interval |", "|---|---|---|---|", *rows])
 
 
-def animation(video: Path) -> Summary.Image:
-    """A video as TensorBoard shows it among its pictures: a GIF of every second frame."""
+def animation(video: Path) -> Summary.Image | None:
+    """A video as TensorBoard shows it among its pictures: a GIF of every second frame. None where it cannot be read."""
     import av
 
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        between_frames_ms = 2000.0 / float(stream.average_rate or 20)
-        pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    try:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            between_frames_ms = 2000.0 / float(stream.average_rate or 20)
+            pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except (av.FFmpegError, OSError, IndexError):
+        return None
     frames = [Image.fromarray(picture) for picture in pixels[::2]]
     out = io.BytesIO()
     frames[0].save(out, format="GIF", save_all=True, append_images=frames[1:], duration=between_frames_ms, loop=0)

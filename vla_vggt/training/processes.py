@@ -82,9 +82,10 @@ class Processes:
             gradient_as_bucket_view=True,
         )
 
-    def close(self) -> None:
-        """Part from the others."""
+    def part(self) -> None:
+        """The common work is done: nobody waits for anybody any more."""
         if dist.is_initialized():
+            dist.barrier()
             dist.destroy_process_group()
 
 

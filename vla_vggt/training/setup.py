@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 from tasks.demonstrations.hub import download, is_on_hub
 from tasks.demonstrations.lerobot import LeRobotDataset, is_lerobot_dataset
 from tasks.interface import CONTROL_HZ
+from tasks.suites import select_tasks
 from vla_vggt.configs.model_config import PRESETS, ModelConfig
 from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
 from vla_vggt.data.batches import Batches
@@ -78,6 +78,7 @@ def prepare_training(
     earlier = load_policy(last) if last.exists() else None
     if earlier is None and last.is_symlink():
         raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
+    _require_shared(earlier.description.step if earlier is not None else None, last, processes)
     with processes.first_on_machine():
         demonstrations = _demonstrations(arguments, say)
     training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
@@ -86,6 +87,7 @@ def prepare_training(
     )
     config = model_config(arguments, identity.width, features)
     description = _description(arguments, config, identity, demonstrations, training, processes=processes.count)
+    plan = _evaluation_plan(arguments, description)
     if earlier is not None:
         _require_same(earlier.description, description, arguments.log_dir)
     windows = (
@@ -103,7 +105,7 @@ def prepare_training(
         instructions=features,
         on_progress=on_progress,
         processes=processes,
-        evaluations=_evaluations(arguments, description, say) if processes.is_main else None,
+        evaluations=Evaluations(arguments.log_dir, plan, say=say) if plan is not None and processes.is_main else None,
     )
     if earlier is not None:
         trainer.restore(load_training_state(last), earlier.weights)
@@ -283,28 +285,35 @@ def _tuned_language(arguments: TrainArguments, demonstrations: DemonstrationSet,
         )
 
 
-def _evaluations(
-    arguments: TrainArguments, description: PolicyDescription, say: Callable[[str], None]
-) -> Evaluations | None:
+def _evaluation_plan(arguments: TrainArguments, description: PolicyDescription) -> EvaluationPlan | None:
+    """What `vla-eval` will be told, checked as far as it can be now.
+
+    Raises:
+        ValueError: an unknown task, or more episodes than there are init states.
+    """
     if arguments.eval_every is None:
         return None
     suites = arguments.eval_suite or tuple(dict.fromkeys(task.suite for task in description.tasks if task.suite))
     if not suites:
         raise ValueError("--eval-every: these demonstrations are of no LIBERO suite; name one with --eval-suite")
-    half = max(1, len(os.sched_getaffinity(0)) // 2)
+    tasks = [task for suite in suites for task in select_tasks(suite, arguments.eval_tasks)]
+    fewest = min(task.num_init_states for task in tasks)
+    if arguments.eval_episodes > fewest:
+        raise ValueError(
+            f"--eval-episodes: expected at most {fewest}, as many as init states, got {arguments.eval_episodes}"
+        )
     flags = {
-        "--workers": str(half) if arguments.eval_workers == "auto" else arguments.eval_workers,
+        "--workers": arguments.eval_workers,
         "--device": arguments.eval_device,
         "--mujoco-gl": arguments.eval_gl,
         "--language-model": arguments.language_model,
     }
-    plan = EvaluationPlan(
+    return EvaluationPlan(
         suites=suites,
         tasks=arguments.eval_tasks,
         episodes=arguments.eval_episodes,
         flags=tuple(part for flag in flags.items() for part in flag),
     )
-    return Evaluations(arguments.log_dir, plan, say=say)
 
 
 def padded_length(config: ModelConfig, longest: int) -> int:
@@ -334,6 +343,20 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
         best_by_success=arguments.best_by == "success",
         compile=arguments.compile == "on" or (arguments.compile == "auto" and device.type == "cuda"),
     )
+
+
+def _require_shared(step: int | None, last: Path, processes: Processes) -> None:
+    """All processes must see the same checkpoints.
+
+    Raises:
+        CheckpointError: this one sees another step than the main one.
+    """
+    mains = processes.share(step)
+    if step != mains:
+        raise CheckpointError(
+            f"process {processes.rank} finds {'no checkpoint' if step is None else f'step {step}'} at {last}, the main one "
+            f"{'none' if mains is None else f'step {mains}'}. --log-dir must be on a disk that all machines share."
+        )
 
 
 def _language_lr(arguments: TrainArguments) -> float:

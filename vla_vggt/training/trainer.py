@@ -164,8 +164,10 @@ class Trainer:
             log = stack.enter_context(TrainingLog(self._folder, self.step)) if self._processes.is_main else None
             if self._evaluations is not None:
                 stack.callback(self._evaluations.close)
-                self._go_on_evaluating(self._evaluations)
+                if log is not None:
+                    self._go_on_evaluating(self._evaluations, log)
             self._run_steps(log)
+            self._processes.part()
             if self._evaluations is not None and log is not None:
                 self._note_success(log, self._evaluations.finish())
 
@@ -358,18 +360,26 @@ class Trainer:
         every = self._plan.evaluate_every
         return every is not None and (step % every == 0 or step == self._plan.total_steps)
 
-    def _go_on_evaluating(self, evaluations: Evaluations) -> None:
-        """After an interruption: what was found counts, and the last checkpoint is evaluated if it was not."""
-        found = {step: result for step, result in evaluations.earlier().items() if step <= self.step}
+    def _go_on_evaluating(self, evaluations: Evaluations, log: TrainingLog) -> None:
+        """After an interruption: what was found counts, and the newest checkpoint that was being evaluated is evaluated again."""
+        evaluations.begin(anew=self.step == 0)
+        found = {result.step: result for result in evaluations.earlier() if result.step <= self.step}
         for result in found.values():
+            if not evaluations.was_logged(result.step):
+                log.evaluation(result)
+                evaluations.note_logged(result.step)
             if self._checkpoint(result.step).is_dir():  # the best one so far is always kept
                 self._consider(result)
-        if self.step > 0 and self._is_evaluated(self.step) and self.step not in found:
-            evaluations.submit(self.step, self._checkpoint(self.step))
+        kept = (int(path.name) for path in (self._folder / CHECKPOINTS).glob("[0-9]*") if path.is_dir())
+        missing = [step for step in kept if step <= self.step and self._is_evaluated(step) and step not in found]
+        if missing:
+            evaluations.submit(max(missing), self._checkpoint(max(missing)))
 
     def _note_success(self, log: TrainingLog, results: Iterable[EvaluationResult]) -> None:
         for result in results:
             log.evaluation(result)
+            if self._evaluations is not None:
+                self._evaluations.note_logged(result.step)
             self._consider(result)
 
     def _consider(self, result: EvaluationResult) -> None:
