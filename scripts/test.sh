@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Sets everything up as quickstart.sh does, then runs the linter, the type checker and all tests.
-# Arguments are passed on to pytest, such as `bash scripts/test.sh -m "not sim"`.
+# Arguments are passed on to pytest, such as `bash scripts/test.sh -m "not sim"`. Two processes share the test files (`-n 0`: none).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup_environment.sh
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
-"$PY" -m pytest "$@"
+"$PY" -m pytest -n 2 --dist loadfile "$@"
