@@ -88,7 +88,7 @@ def command(*flags: str, cwd: Path, environment: dict[str, str] | None = None) -
         ({"suite": ("libero_spatial",), "checkpoint": Path(__file__)}, "not a readable checkpoint"),
         ({"checkpoint": Path("/nothing")}, "expected a VLA-VGGT checkpoint at /nothing"),
         ({"suite": ("libero_90",), "tasks": ("18",)}, "the scripted expert cannot do libero_90/18"),
-        ({"suite": ("libero_spatial",), "workers": "many"}, "--workers: expected auto or a number from 0 up"),
+        ({"suite": ("libero_spatial",), "workers": "many"}, "--workers: expected auto, half or a number from 0 up"),
         (
             {"suite": ("libero_spatial",), "policy": "zero", "ensemble": "temporal", "execute_steps": 3},
             "--execute-steps is for open loop",

@@ -18,6 +18,7 @@ def test_auto_goes_by_cores_memory_and_gpu(
     monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     monkeypatch.setattr(machine, "available_bytes", lambda: gib * 2**30)
     assert count_workers("auto", on_gpu=on_gpu) == expected
+    assert count_workers("half", on_gpu=on_gpu) == max(1, expected // 2)
 
 
 def test_a_number_is_taken_as_it_is() -> None:
@@ -26,7 +27,7 @@ def test_a_number_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("text", ["-1", "2.5", "all", ""])
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="--workers: expected auto or a number from 0 up"):
+    with pytest.raises(ValueError, match="--workers: expected auto, half or a number from 0 up"):
         count_workers(text, on_gpu=False)
 
 
