@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # one thread in each of them: more would only wait for each other
 "$PY" -m pytest -n 2 --dist loadfile "$@"
