@@ -43,8 +43,9 @@ from vla_vggt.policy import VlaVggtPolicy
 from vla_vggt.training.checkpoint import PolicyCheckpoint, PolicyDescription
 from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.flops import peak_flops, training_flops
+from vla_vggt.training.plan import TrainingData, TrainingPlan
 from vla_vggt.training.setup import AUGMENTATION, padded_length
-from vla_vggt.training.trainer import Trainer, TrainingData, TrainingPlan
+from vla_vggt.training.trainer import Trainer
 
 LANGUAGE_WIDTH = 896
 """Qwen2-0.5B's."""

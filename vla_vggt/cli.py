@@ -15,9 +15,10 @@ from rich.progress import Progress as ProgressBar
 
 from tasks.demonstrations import UnnamedTaskWarning
 from vla_vggt.configs.train_config import TrainArguments
+from vla_vggt.training.plan import Progress
 from vla_vggt.training.processes import Processes, join_processes
 from vla_vggt.training.setup import prepare_training
-from vla_vggt.training.trainer import BEST_FILE, CHECKPOINTS, Progress
+from vla_vggt.training.trainer import BEST_FILE, CHECKPOINTS
 
 EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 

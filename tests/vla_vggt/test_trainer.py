@@ -14,8 +14,9 @@ from tests.lift import write_libero
 from tests.tiny_language_model import save_tiny_language_model
 from tests.vla_vggt.examples import train_arguments
 from vla_vggt.training.checkpoint import CheckpointError, load_policy, read_description
+from vla_vggt.training.plan import Progress
 from vla_vggt.training.setup import prepare_training
-from vla_vggt.training.trainer import DivergedError, Progress, Trainer
+from vla_vggt.training.trainer import DivergedError, Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::tasks.demonstrations.UnnamedTaskWarning")
 

@@ -42,8 +42,9 @@ from vla_vggt.training.checkpoint import (
 )
 from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.evaluations import EvaluationPlan, Evaluations
+from vla_vggt.training.plan import Progress, TrainingData, TrainingPlan
 from vla_vggt.training.processes import Processes
-from vla_vggt.training.trainer import CHECKPOINTS, Progress, Trainer, TrainingData, TrainingPlan
+from vla_vggt.training.trainer import CHECKPOINTS, Trainer
 
 AUGMENTATION = AugmentationConfig(shift=0.04, brightness=0.2, contrast=0.2, saturation=0.2)
 TOKENS_MULTIPLE = 8
@@ -90,10 +91,8 @@ def prepare_training(
     plan = _evaluation_plan(arguments, description)
     if earlier is not None:
         _require_same(earlier.description, description, arguments.log_dir)
-    windows = (
-        make_windows(demonstrations, training),
-        make_windows(demonstrations, validation) if validation else None,
-    )
+    held_out = make_windows(demonstrations, validation) if validation else None
+    windows = (make_windows(demonstrations, training), held_out)
     data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
     loss = _loss(arguments, description, features, demonstrations, device)
     trainer = Trainer(
@@ -111,12 +110,15 @@ def prepare_training(
         trainer.restore(load_training_state(last), earlier.weights)
         say(f"Resuming {arguments.log_dir} after step {trainer.step}.")
     parameters = sum(p.numel() for p in loss.model.parameters())
-    held_out = f"{len(validation)} held out" if validation else "none held out: `best` goes by the training loss"
     say(
-        f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples ({held_out}); "
+        f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples ({_held_out(validation)}); "
         f"{arguments.preset}, {parameters / 1e6:.1f}M parameters, on {device}"
     )
     return trainer
+
+
+def _held_out(validation: list[EpisodeRange]) -> str:
+    return f"{len(validation)} held out" if validation else "none held out: `best` goes by the training loss"
 
 
 def model_config(arguments: TrainArguments, language_width: int, features: dict[str, Tensor]) -> ModelConfig:

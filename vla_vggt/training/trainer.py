@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_vggt.data.batches import Batches
-from vla_vggt.data.images import AugmentationConfig, AugmentationDraw, draw_augmentation
-from vla_vggt.data.windows import SampleOrder, Windows
+from vla_vggt.data.images import AugmentationDraw, draw_augmentation
+from vla_vggt.data.windows import SampleOrder
 from vla_vggt.training.checkpoint import (
     PolicyCheckpoint,
     PolicyDescription,
@@ -33,6 +31,7 @@ from vla_vggt.training.evaluations import EvaluationResult, Evaluations
 from vla_vggt.training.flops import peak_flops, training_flops
 from vla_vggt.training.log import StepEntry, TrainingLog
 from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
+from vla_vggt.training.plan import Progress, TrainingData, TrainingPlan
 from vla_vggt.training.processes import Processes, without_averaging
 
 BEST_FILE = "best_model.pth"
@@ -47,56 +46,6 @@ LANGUAGE = "language."
 
 class DivergedError(ValueError):
     """The loss is no number any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPlan:
-    """Everything the loop is told."""
-
-    total_steps: int
-    warmup_steps: int
-    batch_size: int
-    """Of each process."""
-    accumulate: int
-    """Batches of each process per step."""
-    lr: float
-    weight_decay: float
-    max_grad_norm: float
-    ema_decay: float
-    language_share: float = 1.0
-    """Learning rate of a language model that is trained too, as a part of `lr`."""
-    augmentation: AugmentationConfig | None
-    seed: int
-    save_every: int
-    log_every: int
-    compile: bool
-    evaluate_every: int | None = None
-    """Steps between checkpoints that are evaluated."""
-    best_by_success: bool = False
-    """Whether `best` is the checkpoint with the highest success, once one is evaluated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrainingData:
-    """Samples to learn from, and samples to be judged by."""
-
-    batches: Batches
-    windows: Windows
-    image_px: int
-    """Height and width of the images as recorded."""
-    validation: Batches | None
-    validation_windows: Windows | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How a run stands."""
-
-    step: int
-    total_steps: int
-    loss: float
-    """Mean over the steps since the last report."""
-    samples_per_s: float
 
 
 class Trainer:
