@@ -54,8 +54,8 @@ class Evaluation:
     """Per task."""
     gl: tuple[Literal["egl", "osmesa"], ...] = ("egl", "osmesa")
     """Ways to render, one run each."""
-    workers: str = "auto"
-    """Of the evaluation."""
+    workers: str = "half"
+    """Of the evaluation; the default is that of training."""
     first: int = 400
     """Steps before the evaluation. There are twice as many, less one, in all, so that no other falls due before the end."""
 

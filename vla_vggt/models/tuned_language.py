@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from vla_vggt.models.language_encoder import (
     adapter_sha256,
     weights_sha256,
 )
+from vla_vggt.models.sharding import all_processes, gathered, shard
 
 Tuning = Literal["lora", "full"]
 LORA_ALPHA = 2
@@ -44,6 +45,7 @@ class TunedLanguage(nn.Module):
         self._base, self._tokenizer, self._layer = model.identity, model.tokenizer, model.identity.layer
         self.tuning: Tuning = tuning
         self.instructions = tuple(instructions)
+        self._layer_classes: tuple[str, ...] = tuple(model.network._no_split_modules or ())
         network: Any = model.network.requires_grad_(tuning == "full")
         self.network: Any = network if tuning == "full" else _with_additions(network, rank)
         self.network.eval()  # no dropout: the features of a step are a function of the weights
@@ -69,7 +71,6 @@ class TunedLanguage(nn.Module):
                 parameter.requires_grad_(False)
             parameter.grad = None
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self) -> tuple[Tensor, Tensor]:
         """([n, L, D] float32 or bfloat16, [n, L] bool): features, padded on the left, and what is no padding."""
         ids, mask, source, valid = (self.get_buffer(f"_{name}") for name in ("ids", "mask", "source", "valid"))
@@ -88,19 +89,29 @@ class TunedLanguage(nn.Module):
             for text, row, kept in zip(self.instructions, features, valid, strict=True)
         }
 
-    def identity(self) -> LanguageIdentity:
-        """What made the features of now."""
-        if self.tuning == "full":
-            return replace(self._base, weights_sha256=weights_sha256(self.network.state_dict()))
-        return replace(self._base, adapter_sha256=adapter_sha256(_additions(self.network)))
+    def divide(self, device: torch.device) -> None:
+        """Divide the weights among all processes, which must compute features together from now on."""
+        # not the network by itself: `fully_shard` gives a module another class, and transformers knows its models by theirs
+        shard(self, self._layer_classes, all_processes(device))
 
-    def save(self, folder: Path) -> None:
+    def weights(self) -> dict[str, Tensor]:
+        """What training changes, whole, for `identity` and `save`: in the main process, but every process must call it."""
+        state: dict[str, Tensor] = self.network.state_dict()
+        return gathered({name: tensor for name, tensor in state.items() if self.tuning == "full" or ".lora_" in name})
+
+    def identity(self, weights: Mapping[str, Tensor]) -> LanguageIdentity:
+        """What makes features with these weights."""
+        if self.tuning == "full":
+            return replace(self._base, weights_sha256=weights_sha256(weights))
+        return replace(self._base, adapter_sha256=adapter_sha256(_additions(self.network, weights)))
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write what a policy needs for a new instruction: the additions, or the model and its tokenizer.
 
         Raises:
             OSError: it cannot be written.
         """
-        self.network.save_pretrained(folder)
+        self.network.save_pretrained(folder, state_dict=dict(weights))
         if self.tuning == "full":
             self._tokenizer.save_pretrained(folder)
 
@@ -116,7 +127,7 @@ def _with_additions(network: Any, rank: int) -> Any:
     return get_peft_model(network, config)
 
 
-def _additions(network: Any) -> dict[str, Tensor]:
+def _additions(network: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     from peft import get_peft_model_state_dict
 
-    return dict(get_peft_model_state_dict(network))
+    return dict(get_peft_model_state_dict(network, state_dict=dict(weights)))

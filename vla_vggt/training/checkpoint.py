@@ -20,7 +20,7 @@ import pickle
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from tasks.interface import ACTION_DIM, PROPRIO_DIM, ImageConvention
 from vla_vggt.configs.model_config import ModelConfig
 from vla_vggt.data.statistics import Statistics
 from vla_vggt.models.language_encoder import LanguageIdentity
-from vla_vggt.models.tuned_language import TunedLanguage
 
 FORMAT = "vla-vggt checkpoint"
 FORMAT_VERSION = 1
@@ -123,12 +122,12 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, policy: PolicyCheckpoint, state: TrainingState, language: TunedLanguage | None = None
+    folder: Path, policy: PolicyCheckpoint, state: TrainingState, save_language: Callable[[Path], None] | None = None
 ) -> None:
     """Write a checkpoint; it appears whole or not at all.
 
     Args:
-        language: a language model that was trained too.
+        save_language: writes a language model that was trained too into a folder.
 
     Raises:
         OSError: it cannot be written; what was saved before is untouched.
@@ -139,8 +138,8 @@ def save_checkpoint(
         _save_tensors(policy.weights, made / MODEL)
         _save_tensors({str(i): f for i, f in enumerate(policy.instructions.values())}, made / INSTRUCTIONS)
         _save_tensors(state.tensors, made / TRAINING_STATE)
-        if language is not None:
-            language.save(made / LANGUAGE)
+        if save_language is not None:
+            save_language(made / LANGUAGE)
         metadata = _metadata(policy) | {"progress": state.progress}
         (made / METADATA).write_text(json.dumps(metadata, indent=1))
         if folder.exists():

@@ -97,6 +97,7 @@ def prepare_training(
     loss = _loss(arguments, description, features, demonstrations, device)
     trainer = Trainer(
         loss=loss,
+        language=_tuned_language(arguments, demonstrations, loss.language_tokens, device),
         data=data,
         plan=_plan(arguments, len(data.windows), device, processes.count),
         folder=arguments.log_dir,
@@ -261,30 +262,31 @@ def _loss(
     wanted = [features[text] for text in demonstrations.instructions]
     length = padded_length(description.model, max(len(tokens) for tokens in wanted))
     padded, valid = pad_left(wanted, length)
-    language = _tuned_language(arguments, demonstrations, length)
     return ChunkLoss(
         model.to(device),
         actions=action_scaling(description.action_statistics).to(device),
         proprio=proprio_scaling(description.proprio_statistics).to(device),
         instructions=InstructionTable(features=padded.to(device), valid=valid.to(device)),
         bf16=device.type == "cuda",
-        language=None if language is None else language.to(device),
     )
 
 
-def _tuned_language(arguments: TrainArguments, demonstrations: DemonstrationSet, length: int) -> TunedLanguage | None:
+def _tuned_language(
+    arguments: TrainArguments, demonstrations: DemonstrationSet, length: int, device: torch.device
+) -> TunedLanguage | None:
     if arguments.finetune_language == "none":
         return None
     model = LanguageModel(arguments.language_model, arguments.language_layer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(arguments.seed)
-        return TunedLanguage(
+        language = TunedLanguage(
             model,
             tuning=arguments.finetune_language,
             rank=arguments.lora_rank,
             instructions=demonstrations.instructions,
             length=length,
         )
+    return language.to(device)
 
 
 def _evaluation_plan(arguments: TrainArguments, description: PolicyDescription) -> EvaluationPlan | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from vla_vggt.data.images import AugmentationDraw, draw_augmentation
 from vla_vggt.data.windows import SampleOrder
+from vla_vggt.models.language_encoder import pad_left
+from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.training.checkpoint import (
     PolicyCheckpoint,
     PolicyDescription,
@@ -26,22 +28,18 @@ from vla_vggt.training.checkpoint import (
     save_checkpoint,
     save_pth,
 )
-from vla_vggt.training.chunk_loss import ChunkLoss
+from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.evaluations import EvaluationResult, Evaluations
 from vla_vggt.training.flops import peak_flops, training_flops
 from vla_vggt.training.log import StepEntry, TrainingLog
-from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
 from vla_vggt.training.plan import Progress, TrainingData, TrainingPlan
 from vla_vggt.training.processes import Processes, without_averaging
+from vla_vggt.training.weights import TrainedWeights
 
 BEST_FILE = "best_model.pth"
 CHECKPOINTS = "checkpoints"
 DRAWN_SAMPLES = 4
 """Chunks in the log's picture."""
-
-
-LANGUAGE = "language."
-"""Begins the names of a trained language model's weights."""
 
 
 class DivergedError(ValueError):
@@ -53,6 +51,7 @@ class Trainer:
 
     Args:
         loss: the model and all it needs, on the device.
+        language: a language model that is trained too, of the loss's instructions in their order; None for none.
         data: the samples.
         plan: what to do.
         folder: the run's; checkpoints and the log lie in it.
@@ -67,6 +66,7 @@ class Trainer:
         self,
         *,
         loss: ChunkLoss,
+        language: TunedLanguage | None = None,
         data: TrainingData,
         plan: TrainingPlan,
         folder: Path,
@@ -79,23 +79,13 @@ class Trainer:
         self._evaluations = evaluations
         self._best_rate: float | None = None
         self._processes = processes or Processes()
-        self._loss, self._data, self._plan, self._folder = loss, data, plan, folder
+        self._loss, self._language, self._data, self._plan, self._folder = loss, language, data, plan, folder
         self._description, self._instructions, self._on_progress = description, instructions, on_progress
         self._model = loss.model
         self._device = next(loss.model.parameters()).device
         compiled: Any = torch.compile(loss, dynamic=False) if plan.compile else loss
         self._parallel = self._processes.wrap(compiled, self._device)
-        self._optimizer = make_adamw(
-            loss.model,
-            lr=plan.lr,
-            weight_decay=plan.weight_decay,
-            language=loss.language,
-            language_share=plan.language_share,
-        )
-        self._trained = _trained(loss)
-        self._average = copy.deepcopy(loss)  # the moving average, ready to be evaluated
-        self._averaged = _trained(self._average)
-        self._average.requires_grad_(False)
+        self._weights = TrainedWeights(loss, language, plan=plan, processes=self._processes)
         self._order = SampleOrder(len(data.windows), plan.seed)
         self._best = float("inf")
         self._samples_per_step = plan.batch_size * plan.accumulate * self._processes.count
@@ -145,18 +135,9 @@ class Trainer:
         return step == self._plan.total_steps or step % self._plan.save_every == 0 or self._is_evaluated(step)
 
     def state(self) -> TrainingState:
-        """What `restore` needs to go on."""
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self._trained.items():
-            tensors[f"weights.{name}"] = parameter
-            for key in ("exp_avg", "exp_avg_sq"):
-                if parameter in self._optimizer.state:
-                    tensors[f"{key}.{name}"] = self._optimizer.state[parameter][key]
-            if name.startswith(LANGUAGE):  # the model's own average is what the checkpoint evaluates
-                tensors[f"average.{name}"] = self._averaged[name]
-        return TrainingState(tensors=tensors, progress={"step": self.step, "best": self._best})
+        """What `restore` needs to go on: in the main process, but every process must call it."""
+        return TrainingState(tensors=self._weights.state(), progress={"step": self.step, "best": self._best})
 
-    @torch.no_grad()
     def restore(self, state: TrainingState, average: dict[str, Tensor]) -> None:
         """Go on from a checkpoint.
 
@@ -164,21 +145,7 @@ class Trainer:
             ValueError: it is another model's; the message names the first weight that differs.
         """
         self.step, self._best = int(state.progress["step"]), float(state.progress["best"])
-        for name, parameter in self._trained.items():
-            saved = {key: state.tensors.get(f"{key}.{name}") for key in ("weights", "exp_avg", "exp_avg_sq")}
-            for key, tensor in saved.items():
-                if tensor is None or tensor.shape != parameter.shape:
-                    found = "nothing" if tensor is None else list(tensor.shape)
-                    raise ValueError(f"expected {key}.{name} {list(parameter.shape)} in the checkpoint, found {found}")
-            parameter.copy_(saved["weights"])  # type: ignore[arg-type]
-            self._optimizer.state[parameter] = {
-                "step": torch.tensor(float(self.step), device=parameter.device if parameter.is_cuda else "cpu"),
-                "exp_avg": saved["exp_avg"].to(parameter.device),  # type: ignore[union-attr]
-                "exp_avg_sq": saved["exp_avg_sq"].to(parameter.device),  # type: ignore[union-attr]
-            }
-            if f"average.{name}" in state.tensors:
-                self._averaged[name].copy_(state.tensors[f"average.{name}"])
-        self._average.model.load_state_dict(average)
+        self._weights.restore(state.tensors, average, self.step)
 
     def _share(self, part: int) -> tuple[int, int]:
         """This process's place among a step's samples in pass `part`: [first, end).
@@ -198,8 +165,6 @@ class Trainer:
     def train_step(self, batches: Iterator[Any]) -> Tensor:
         """One step of the optimiser: [8] on the device, the mean errors of the 7 entries and the gradient's norm."""
         plan, step = self._plan, self.step
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._lr(step) * group["share"]
         chosen = self._order.indices(step * self._samples_per_step, self._samples_per_step)
         windows = self._data.windows
         count = int(
@@ -207,19 +172,19 @@ class Trainer:
         )  # valid action steps of all batches of all processes: so that dividing them changes nothing
         draw = self._draw(step)
         errors = torch.zeros(self._model.config.action_dim, device=self._device)
+        encoded, table = self._encode()
         for part in range(plan.accumulate):
             share = draw and draw.part(*self._share(part)).to(self._device)
             final = part == plan.accumulate - 1
             with contextlib.nullcontext() if final else without_averaging(self._parallel):
-                batch_errors = self._parallel(next(batches), share)
+                batch_errors = self._parallel(next(batches), share, table)
                 # times the processes: gradients are averaged over them, and their sum is wanted
                 (batch_errors.sum() * self._processes.count / (count * batch_errors.numel())).backward()
             errors += batch_errors.detach()
+        if encoded is not None:
+            torch.autograd.backward(encoded, table.features.grad)
         self._processes.add_up(errors)
-        norm = torch.nn.utils.clip_grad_norm_(list(self._trained.values()), plan.max_grad_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        update_average(self._averaged.values(), self._trained.values(), decay=plan.ema_decay, step=step)
+        norm = self._weights.update(step)
         self.step += 1
         return torch.cat([errors / count, norm.detach()[None]])
 
@@ -236,10 +201,25 @@ class Trainer:
             step=step,
         )
 
-    def _lr(self, step: int) -> float:
-        return learning_rate(
-            step, peak=self._plan.lr, warmup_steps=self._plan.warmup_steps, total_steps=self._plan.total_steps
-        )
+    def _encode(self) -> tuple[Tensor | None, InstructionTable]:
+        """The language features of a step: where a language model is trained, its output, and a table that gathers their gradient.
+
+        So the language model runs once per step, however many passes there are.
+        """
+        if self._language is None:
+            return None, self._loss.instructions
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._loss.bf16):
+            features, valid = self._language()
+        return features, InstructionTable(features=features.detach().requires_grad_(), valid=valid)
+
+    def _averaged_instructions(self) -> tuple[dict[str, Tensor], InstructionTable]:
+        """The features a checkpoint of now has, and the same as a table; every process must ask for them."""
+        language = self._weights.average_language
+        if language is None:
+            return self._instructions, self._loss.instructions
+        features = language.features()
+        padded, valid = pad_left([features[text] for text in language.instructions], self._loss.language_tokens)
+        return features, InstructionTable(features=padded.to(self._device), valid=valid.to(self._device))
 
     def _entries(self, pending: list[Tensor]) -> list[StepEntry]:
         """Read what the device has computed; here the CPU waits for it."""
@@ -259,7 +239,7 @@ class Trainer:
                     loss=loss,
                     entry_losses=tuple(entry_losses),
                     gradient_norm=norm,
-                    lr=self._lr(number - 1),
+                    lr=self._weights.lr(number - 1),
                 )
             )
         return entries
@@ -276,27 +256,31 @@ class Trainer:
         )
 
     def _validate_and_save(self, log: TrainingLog | None, training_loss: float) -> None:
-        entry_losses = self._validate()
+        instructions, table = self._averaged_instructions()
+        entry_losses = self._validate(table)
         validation_loss = float(np.mean(entry_losses)) if entry_losses is not None else None
         score = training_loss if validation_loss is None else validation_loss
         is_best = score < self._best
         self._best = min(score, self._best)
+        state, language = self.state(), self._weights.average_language
+        language_weights = language.weights() if language is not None else {}
         if log is None:
             return
         if entry_losses is not None:
             log.validation(self.step, entry_losses)
-        self._draw_chunks(log)
-        language = self._average.language
+        self._draw_chunks(log, table)
         description = dataclasses.replace(self._description, step=self.step, validation_loss=validation_loss)
+        save_language = None
         if language is not None:
-            description = dataclasses.replace(description, language=language.identity())
+            description = dataclasses.replace(description, language=language.identity(language_weights))
+            save_language = functools.partial(language.save, weights=language_weights)
         policy = PolicyCheckpoint(
             description=description,
-            weights=dict(self._average.model.state_dict()),
-            instructions=self._instructions if language is None else language.features(),
+            weights=dict(self._weights.average.model.state_dict()),
+            instructions=instructions,
         )
         folder = self._checkpoint(self.step)
-        save_checkpoint(folder, policy, self.state(), language)
+        save_checkpoint(folder, policy, state, save_language)
         in_use = self._evaluations.in_use if self._evaluations is not None else set()
         if is_best and self._best_rate is None:
             save_pth(self._folder / BEST_FILE, policy)
@@ -344,7 +328,7 @@ class Trainer:
         return self._folder / CHECKPOINTS / f"{step:06d}"
 
     @torch.inference_mode()
-    def _validate(self) -> list[float] | None:
+    def _validate(self, instructions: InstructionTable) -> list[float] | None:
         """The moving average's loss over all held-out samples, for each of the 7 entries; None without any."""
         batches, windows = self._data.validation, self._data.validation_windows
         if batches is None or windows is None:
@@ -354,13 +338,13 @@ class Trainer:
         orders = (np.arange(first, min(first + size, len(windows))) for first in firsts)
         errors = torch.zeros(self._model.config.action_dim, device=self._device)
         for batch in batches.stream(orders):
-            errors += self._average(batch, None)
+            errors += self._weights.average(batch, None, instructions)
         count = np.minimum(windows.ends - windows.steps, self._model.config.chunk_steps).sum()
         losses: list[float] = (processes.add_up(errors) / float(count)).tolist()
         return losses
 
     @torch.inference_mode()
-    def _draw_chunks(self, log: TrainingLog) -> None:
+    def _draw_chunks(self, log: TrainingLog, instructions: InstructionTable) -> None:
         """A picture of a few chunks, spread over the held-out samples, or over those trained on where there are none.
 
         The first and the last sample are left out: a chunk that begins at the end of a demonstration has one step.
@@ -371,7 +355,8 @@ class Trainer:
         assert batches is not None
         assert windows is not None
         batch = batches.get(np.linspace(0, len(windows) - 1, DRAWN_SAMPLES + 2)[1:-1].astype(np.int64))
-        predicted = self._average.restored(self._average.predict(batch, None))
+        average = self._weights.average
+        predicted = average.restored(average.predict(batch, None, instructions))
         log.chunks(
             self.step,
             "validation" if held_out else "training",
@@ -379,10 +364,3 @@ class Trainer:
             batch.actions.cpu().numpy(),
             batch.valid.cpu().numpy(),
         )
-
-
-def _trained(loss: ChunkLoss) -> dict[str, Tensor]:
-    """Name → what is trained: the model's weights by their own names, a language model's after `language.`."""
-    named = {name.removeprefix("model."): parameter for name, parameter in loss.named_parameters()}
-    kept = {name for name, parameter in named.items() if parameter.requires_grad or not name.startswith(LANGUAGE)}
-    return {name: named[name] for name in named if name in kept}

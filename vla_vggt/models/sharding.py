@@ -1,0 +1,71 @@
+"""Weights divided among processes (FSDP2, `torch.distributed.fsdp.fully_shard`), and how to treat them like any others.
+
+A divided tensor is a `DTensor`, of which every process holds a part. Nothing here asks which kind a tensor is of but this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def all_processes(device: torch.device) -> DeviceMesh:
+    """The mesh of all processes, in one row."""
+    return init_device_mesh(device.type, (dist.get_world_size(),))
+
+
+def shard(module: nn.Module, kinds: Collection[str], mesh: DeviceMesh) -> None:
+    """Divide a module's weights: one unit for every module in it of one of these classes, and one for the rest.
+
+    They are gathered when they are needed, one unit at a time; gradients are averaged over the processes, and each keeps its part,
+    for which alone it needs optimiser state. Every process must compute whatever one of them computes.
+    """
+    for part in module.modules():
+        if type(part).__name__ in kinds:
+            fully_shard(part, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a process holds only a part of it."""
+    return isinstance(tensor, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of it; changes to it are changes of the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """`local` of each."""
+    return [local(tensor) for tensor in tensors]
+
+
+def like(value: Tensor, tensor: Tensor) -> Tensor:
+    """`value`, whole and the same in every process, where `tensor` is and divided as it is."""
+    placed = value.to(tensor.device)
+    return distribute_tensor(placed, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else placed
+
+
+@torch.no_grad()
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors by name, those that were divided on the CPU, in the main process; nothing in the others.
+
+    Every process must call it.
+    """
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    kept = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            whole = tensor.full_tensor()  # one at a time: a device need not hold them all
+            if is_main:
+                kept[name] = whole.cpu()
+        elif is_main:
+            kept[name] = tensor.detach()
+    return kept
