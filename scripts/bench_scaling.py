@@ -80,17 +80,19 @@ def main() -> None:
 def compare_processes(arguments: Processes, flags: list[str], console: Console) -> None:
     """One and several, in turns."""
     speeds: dict[int, list[float]] = {1: [], arguments.count: []}
+    memory: dict[int, float] = {}
     for _ in range(ROUNDS):
         for count, measured in speeds.items():
             with tempfile.TemporaryDirectory() as folder:
                 train(arguments.data, Path(folder) / "run", arguments.steps, flags, processes=count)
                 entries = logged_speeds(Path(folder) / "run")
+                memory[count] = logged_memory(Path(folder) / "run")
             measured.append(statistics.median(speed for step, _, speed in entries if step > WARM_UP_STEPS))
-    table = Table("processes", "samples/s", "of one process")
+    table = Table("processes", "samples/s", "of one process", "memory of a GPU [GiB]")
     one = statistics.mean(speeds[1])
     for count, values in speeds.items():
         runs = " and ".join(f"{value:.0f}" for value in values)
-        table.add_row(str(count), runs, f"{statistics.mean(values) / one:.3f}")
+        table.add_row(str(count), runs, f"{statistics.mean(values) / one:.3f}", f"{memory[count]:.1f}")
     console.print(table)
 
 
@@ -145,6 +147,13 @@ def train(data: Path, run: Path, steps: int, flags: list[str], *, processes: int
             f"{' '.join(command)}\nended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
         )
     return ended.stdout
+
+
+def logged_memory(run: Path) -> float:
+    """What the main process's GPU held at most [GiB]; 0 without one."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    name = "speed/gpu_memory_gib"
+    return float(events.Scalars(name)[-1].value) if name in events.Tags()["scalars"] else 0.0
 
 
 def logged_speeds(run: Path) -> list[tuple[int, float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ import torch
 
 from tests.lift import LIFT
 from tests.tiny_language_model import save_tiny_language_model
-from vla_vggt.training.checkpoint import load_policy, read_description
+from vla_vggt.models.language_encoder import LanguageModel
+from vla_vggt.training.checkpoint import load_policy, load_training_state, read_description
 
 SAMPLES_PER_STEP = 16
 
@@ -81,6 +83,29 @@ def test_two_processes_that_accumulate_equal_one_with_four_times_the_batch(
     a, b = (load_policy(folder / "checkpoints" / "last").weights for folder in (tmp_path / "two", one))
     for name, weights in a.items():
         torch.testing.assert_close(weights, b[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_tuned_language_model_is_divided_among_processes(tmp_path: Path, language_model: Path) -> None:
+    """Each holds about half of it, and together they do what one does."""
+    flags = ("--finetune-language", "full", "--max-steps", "4", "--save-every", "2")
+    alone = train(tmp_path / "one", language_model, 1, *flags)
+    assert alone.returncode == 0, alone.stderr
+    done = train(tmp_path / "two", language_model, 2, *flags, "--batch-size", "4", "--accumulate", "2")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.replace("\n", " ").replace(",", "")
+    whole, held = re.search(r"full \d+ of (\d+) parameters; this process holds (\d+)", said).groups()  # type: ignore[union-attr]
+    assert 0.45 < int(held) / int(whole) < 0.55
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    a, b = (load_policy(tmp_path / name / "checkpoints" / "last") for name in ("two", "one"))
+    assert a.description.validation_loss == pytest.approx(b.description.validation_loss, rel=1e-5)
+    for text, features in a.instructions.items():
+        torch.testing.assert_close(features, b.instructions[text], rtol=0.02, atol=0.02)
+    states = [load_training_state(tmp_path / name / "checkpoints" / "last").tensors for name in ("two", "one")]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
+    folder = tmp_path / "two" / "checkpoints" / "last"
+    LanguageModel(str(folder / "language")).identity.require(a.description.language)
 
 
 def test_after_a_kill_it_goes_on_with_another_number_of_processes(tmp_path: Path, language_model: Path) -> None:

@@ -17,7 +17,7 @@ from vla_vggt.models.language_encoder import (
     adapter_sha256,
     weights_sha256,
 )
-from vla_vggt.models.sharding import all_processes, gathered, shard
+from vla_vggt.models.sharding import all_processes, gathered, local, shard
 
 Tuning = Literal["lora", "full"]
 LORA_ALPHA = 2
@@ -93,6 +93,16 @@ class TunedLanguage(nn.Module):
         """Divide the weights among all processes, which must compute features together from now on."""
         # not the network by itself: `fully_shard` gives a module another class, and transformers knows its models by theirs
         shard(self, self._layer_classes, all_processes(device))
+
+    def described(self) -> str:
+        """How much of it is trained, and how much of it this process holds."""
+        parameters = list(self.network.parameters())
+        trained, all_, held = (
+            sum(map(torch.numel, chosen))
+            for chosen in ([p for p in parameters if p.requires_grad], parameters, map(local, parameters))
+        )
+        share = "" if held == all_ else f"; this process holds {held:,}"
+        return f"{self.tuning}, {trained:,} of {all_:,} parameters{share}"
 
     def weights(self) -> dict[str, Tensor]:
         """What training changes, whole, for `identity` and `save`: in the main process, but every process must call it."""

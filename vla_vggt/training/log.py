@@ -59,11 +59,14 @@ class TrainingLog:
         self._losses.close()
         self._writer.close()  # type: ignore[no-untyped-call]
 
-    def steps(self, entries: Sequence[StepEntry], *, samples_per_s: float, mfu: float | None) -> None:
+    def steps(
+        self, entries: Sequence[StepEntry], *, samples_per_s: float, mfu: float | None, memory_gib: float | None
+    ) -> None:
         """Steps that were done since the last call.
 
         Args:
             mfu: share of the GPU's bf16 peak; None where it is not known.
+            memory_gib: of the main process's GPU, at most so far; None without one.
         """
         for entry in entries:
             self._losses.write(json.dumps({"step": entry.step, "loss": entry.loss}) + "\n")
@@ -77,6 +80,8 @@ class TrainingLog:
         self._scalar("speed/samples_per_s", samples_per_s, last.step)
         if mfu is not None:
             self._scalar("speed/mfu", mfu, last.step)
+        if memory_gib is not None:
+            self._scalar("speed/gpu_memory_gib", memory_gib, last.step)
 
     def validation(self, step: int, entry_losses: Sequence[float]) -> None:
         """The validation loss, whole and for each entry of an action."""

@@ -95,9 +95,10 @@ def prepare_training(
     windows = (make_windows(demonstrations, training), held_out)
     data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
     loss = _loss(arguments, description, features, demonstrations, device)
+    language = _tuned_language(arguments, demonstrations, loss.language_tokens, device)
     trainer = Trainer(
         loss=loss,
-        language=_tuned_language(arguments, demonstrations, loss.language_tokens, device),
+        language=language,
         data=data,
         plan=_plan(arguments, len(data.windows), device, processes.count),
         folder=arguments.log_dir,
@@ -115,6 +116,8 @@ def prepare_training(
         f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples ({_held_out(validation)}); "
         f"{arguments.preset}, {parameters / 1e6:.1f}M parameters, on {device}"
     )
+    if language is not None:
+        say(f"The language model is trained too: {language.described()}")
     return trainer
 
 

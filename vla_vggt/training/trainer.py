@@ -246,10 +246,12 @@ class Trainer:
 
     def _report(self, log: TrainingLog, entries: list[StepEntry], steps_per_s: float) -> None:
         samples_per_s = steps_per_s * self._samples_per_step
-        peak = peak_flops(torch.cuda.get_device_name(self._device)) if self._device.type == "cuda" else None
+        on_gpu = self._device.type == "cuda"
+        peak = peak_flops(torch.cuda.get_device_name(self._device)) if on_gpu else None
+        memory = torch.cuda.max_memory_allocated(self._device) / 2**30 if on_gpu else None
         flops = training_flops(self._model.config, self._loss.language_tokens)
         mfu = samples_per_s * flops / (peak * self._processes.count) if peak else None
-        log.steps(entries, samples_per_s=samples_per_s, mfu=mfu)
+        log.steps(entries, samples_per_s=samples_per_s, mfu=mfu, memory_gib=memory)
         loss = float(np.mean([entry.loss for entry in entries]))
         self._on_progress(
             Progress(step=self.step, total_steps=self._plan.total_steps, loss=loss, samples_per_s=samples_per_s)
