@@ -35,6 +35,8 @@ class EvalArguments:
     """Where the policy computes. auto: on a GPU if there is one."""
     language_model: str = ""
     """Hub id or folder of the checkpoint's language model, for instructions it was not trained on. Default: as in training."""
+    policy_batch: int | None = None
+    """Observations per call of the policy. Default: the policy's choice (VLA-VGGT: 16 on a GPU, 1 on a CPU)."""
     protocol: str = "openvla"
     """openvla, openpi, lerobot or libero: settling, horizon, image convention, fixture poses."""
     seed: int = 0

@@ -231,6 +231,10 @@ def _restrict(plan: Plan, arguments: EvalArguments) -> Plan:
 
 def _policy(arguments: EvalArguments, recording: Recording | None, plan: Plan) -> Policy | None:
     """The policy; None for the expert, which runs inside the workers."""
+    if arguments.policy_batch is not None and (
+        recording is not None or arguments.policy_name == "expert" or is_server_address(arguments.policy_name)
+    ):
+        raise PolicyNameError(f"--policy-batch does not apply to {arguments.policy_name}")
     if recording is not None:
         return ReplayPolicy(recording.actions)
     if is_server_address(arguments.policy_name):
@@ -244,6 +248,7 @@ def _policy(arguments: EvalArguments, recording: Recording | None, plan: Plan) -
             seed=arguments.seed,
             device=arguments.device,
             language_model=arguments.language_model,
+            batch_size=arguments.policy_batch,
             instructions=tuple(dict.fromkeys(plan.protocol.instruction(spec.task) for spec in plan.episodes)),
         )
     arguments.refuse_execution_flags("the expert decides on every action anew")

@@ -1,7 +1,8 @@
 """A checkpoint as a policy of the harness.
 
 Every call computes one batch of the same size in the same way, whoever is in it. On a GPU that is bfloat16 weights and one recorded
-CUDA graph: at these sizes launching kernels one by one takes longer than running them.
+CUDA graph, copies to and fro included: at these sizes launching kernels one by one takes longer than running them, and beside other
+work on the same GPU every gap between two launches is a chance to be put off, and costs that work two changes of context.
 """
 
 from __future__ import annotations
@@ -64,17 +65,17 @@ def load(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Inputs:
-    """A batch on the device, as observed. Made once per image size: a CUDA graph reads these very tensors."""
+class _Staged:
+    """A batch where the CPU writes it and the GPU finds it. Made once per image size: a CUDA graph reads these very tensors."""
 
     images: Tensor
     """uint8 [B, C, H, W, 3]"""
     proprio: Tensor
     """float32 [B, 8]"""
-    language: Tensor
-    """[B, L, D]"""
-    language_valid: Tensor
-    """bool [B, L]"""
+    rows: Tensor
+    """int64 [B]: the instructions', in the table."""
+    actions: Tensor
+    """float32 [B, H, 7]: the answer."""
 
 
 class VlaVggtPolicy:
@@ -117,11 +118,11 @@ class VlaVggtPolicy:
             max_tokens=self._config.max_language_tokens,
             adapter=tuned_language if has_adapter else None,
         )
-        self._instructions: dict[str, tuple[Tensor, Tensor]] = {}
-        self._staged: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self._inputs: _Inputs | None = None
+        self._rows: dict[str, int] = {}
+        self._table: tuple[Tensor, Tensor] | None = None
+        self._staged: _Staged | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._output = torch.empty(0)
+        self.encode(tuple(checkpoint.instructions))
         self.checkpoint_sha256 = checkpoint.sha256
         """Of configuration, weights and features: the same for a folder and a `.pth` file."""
         self.dtype = str(self._dtype).removeprefix("torch.")
@@ -140,7 +141,10 @@ class VlaVggtPolicy:
             ValueError: one is empty or too long, or the language model is needed and is missing or another one.
         """
         for instruction in instructions:
-            self._language.encode(instruction)
+            if instruction not in self._rows:
+                self._language.encode(instruction)
+                self._rows[instruction] = len(self._rows)
+                self._table = None
 
     def start(self, specs: Sequence[EpisodeSpec]) -> None:
         """Nothing is kept per episode."""
@@ -155,58 +159,9 @@ class VlaVggtPolicy:
         Raises:
             ValueError: an observation lacks a camera, or its instruction cannot be encoded.
         """
-        self._prepare(observations[0].images.shape[1])
-        self._stage(observations)
-        self._fill([self._padded(o.instruction) for o in observations])
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._output = self._forward()
-        actions = self._output.cpu().double().numpy()  # [B, H, 7]
-        return [ActionChunk(actions=chunk) for chunk in actions]
-
-    def _padded(self, instruction: str) -> tuple[Tensor, Tensor]:
-        """An instruction's features [L, D], padded, and [L] bool, on the device; kept for the next time."""
-        if instruction not in self._instructions:
-            padded, valid = pad_left([self._language.encode(instruction)], self._config.max_language_tokens)
-            self._instructions[instruction] = (padded[0].to(self._device, self._dtype), valid[0].to(self._device))
-        return self._instructions[instruction]
-
-    def _prepare(self, size_px: int) -> None:
-        """Make what batches of images of this size are put into and, on a GPU, record the graph that computes with it."""
-        batch, cameras = self.needs.batch_size, len(self._config.cameras)
-        shape = (batch, cameras, size_px, size_px, 3)
-        if self._inputs is not None and self._inputs.images.shape == shape:
-            return
-        on_gpu, length = self._device.type == "cuda", self._config.max_language_tokens
-        self._staged = (
-            torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu),
-            torch.zeros((batch, PROPRIO_DIM), pin_memory=on_gpu),
-        )
-        self._inputs = _Inputs(
-            images=torch.zeros(shape, dtype=torch.uint8, device=self._device),
-            proprio=torch.zeros((batch, PROPRIO_DIM), device=self._device),
-            language=torch.zeros((batch, length, self._config.language_width), dtype=self._dtype, device=self._device),
-            language_valid=torch.ones((batch, length), dtype=torch.bool, device=self._device),
-        )
-        if on_gpu:
-            self._record()
-
-    def _record(self) -> None:
-        """Record the graph."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_CALLS):
-                self._forward()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = self._forward()
-
-    def _stage(self, observations: Sequence[Observation]) -> None:
-        """Put observations into memory the GPU can copy from by itself."""
-        images, proprio = (staged.numpy() for staged in self._staged)
+        self.encode([observation.instruction for observation in observations])
+        staged = self._prepare(observations[0].images.shape[1])
+        images, proprio = staged.images.numpy(), staged.proprio.numpy()
         for slot, observation in enumerate(observations):
             if observation.images.shape != images.shape[1:]:
                 raise ValueError(
@@ -214,30 +169,66 @@ class VlaVggtPolicy:
                     f"got {observation.images.shape}"
                 )
             images[slot], proprio[slot] = observation.images, observation.proprio
+            staged.rows[slot] = self._rows[observation.instruction]
+        if self._graph is not None:
+            self._graph.replay()
+            torch.cuda.current_stream(self._device).synchronize()
+        else:
+            self._compute()
+        actions = staged.actions.double().numpy()  # [B, H, 7], a copy
+        return [ActionChunk(actions=chunk) for chunk in actions]
 
-    def _fill(self, instructions: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Bring what is staged, and the instructions, to where the model reads them."""
-        assert self._inputs is not None
-        images, proprio = self._staged
-        self._inputs.images.copy_(images, non_blocking=True)
-        self._inputs.proprio.copy_(proprio, non_blocking=True)
-        torch.stack([features for features, _ in instructions], out=self._inputs.language)
-        torch.stack([valid for _, valid in instructions], out=self._inputs.language_valid)
+    def _prepare(self, size_px: int) -> _Staged:
+        """Make what batches of images of this size are put into and, on a GPU, record the graph that computes with it."""
+        batch, config, on_gpu = self.needs.batch_size, self._config, self._device.type == "cuda"
+        shape = (batch, len(config.cameras), size_px, size_px, 3)
+        if self._table is not None and self._staged is not None and self._staged.images.shape == shape:
+            return self._staged
+        features = [self._language.encode(instruction) for instruction in self._rows]
+        padded, valid = pad_left(features, config.max_language_tokens)
+        self._table = (padded.to(self._device, self._dtype), valid.to(self._device))
+        self._staged = _Staged(
+            images=torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu),
+            proprio=torch.zeros((batch, PROPRIO_DIM), pin_memory=on_gpu),
+            rows=torch.zeros(batch, dtype=torch.int64, pin_memory=on_gpu),
+            actions=torch.zeros((batch, config.chunk_steps, config.action_dim), pin_memory=on_gpu),
+        )
+        if on_gpu:
+            self._record()
+        return self._staged
 
-    def _forward(self) -> Tensor:
-        """[B, H, 7] float32: actions as the simulator takes them."""
-        inputs = self._inputs
-        assert inputs is not None
-        images = prepare_images(reduce_images(inputs.images, self._recorded_px), self._config.image_px)
+    def _record(self) -> None:
+        """Record the graph."""
+        self._graph = None
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_CALLS):
+                self._compute()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._compute()
+        self._graph = graph
+
+    def _compute(self) -> None:
+        """From what is staged to actions as the simulator takes them. On a GPU: ask for it, not wait for it."""
+        staged, table = self._staged, self._table
+        assert staged is not None
+        assert table is not None
+        given, proprio, rows = (
+            tensor.to(self._device, non_blocking=True) for tensor in (staged.images, staged.proprio, staged.rows)
+        )
+        images = prepare_images(reduce_images(given, self._recorded_px), self._config.image_px)
         predicted = self._model(
             ModelInputs(
                 images=images.to(self._dtype),
-                language=inputs.language,
-                language_valid=inputs.language_valid,
-                proprioception=self._proprio.scale(inputs.proprio).to(self._dtype),
+                language=table[0][rows],
+                language_valid=table[1][rows],
+                proprioception=self._proprio.scale(proprio).to(self._dtype),
             )
         )
-        return self._actions.restore(predicted)
+        staged.actions.copy_(self._actions.restore(predicted), non_blocking=True)
 
 
 def _model(checkpoint: PolicyCheckpoint) -> VLAModel:

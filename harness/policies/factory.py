@@ -33,12 +33,14 @@ def make_policy(
     device: str = "auto",
     language_model: str = "",
     instructions: Sequence[str] = (),
+    batch_size: int | None = None,
 ) -> Policy:
     """The policy called `name`: `vla-vggt`, `zero`, `random`, or a factory `module:name`.
 
     A factory is a callable that returns a `tasks.interface.Policy`. It is given, by keyword, those of
     `checkpoint` (a Path or None), `seed` (int), `device` (auto, cuda or cpu), `language_model` (a hub id or folder; empty: the
-    policy's own choice) and `instructions` (all prompts of the plan; none where they are not known) that its signature names.
+    policy's own choice), `instructions` (all prompts of the plan; none where they are not known) and `batch_size` (observations
+    per call, which its `needs` then say; None: the policy's own choice) that its signature names.
 
     Raises:
         PolicyNameError: nothing of that name can be found, it makes no policy, or it does not take what was given for it.
@@ -50,6 +52,7 @@ def make_policy(
         "device": device,
         "language_model": language_model,
         "instructions": instructions,
+        "batch_size": batch_size,
     }
     if name in FACTORIES:
         factory = _find_factory(FACTORIES[name])
@@ -58,6 +61,8 @@ def make_policy(
         raise PolicyNameError(
             f"--checkpoint is for policies that load one; the policy {name!r} does not. Name a factory: --policy module:name"
         )
+    if batch_size is not None and ":" not in name:
+        raise PolicyNameError(f"--policy-batch is for policies that compute in batches; {name!r} does not")
     if name == "zero":
         return ZeroPolicy()
     if name == "random":
@@ -126,9 +131,9 @@ def _accepted(factory: Any, name: str, offered: dict[str, Any]) -> dict[str, Any
     parameters = inspect.signature(factory).parameters
     takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = {key: value for key, value in offered.items() if takes_all or key in parameters}
-    for key, unset in (("checkpoint", None), ("device", "auto"), ("language_model", "")):
+    for key, unset in (("checkpoint", None), ("device", "auto"), ("language_model", ""), ("batch_size", None)):
         if offered[key] != unset and key not in given:
-            flag = f"--{key.replace('_', '-')}"
+            flag = "--policy-batch" if key == "batch_size" else f"--{key.replace('_', '-')}"
             raise PolicyNameError(f"{flag} was given, but the factory {name} has no parameter `{key}`")
     return given
 
