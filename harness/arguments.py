@@ -73,8 +73,8 @@ class EvalArguments:
     """true: as a person at the camera sees it. policy: the observations as the policy got them."""
     render: Path | None = None
     """Render videos of this finished run, --only those named or those --videos says, and exit."""
-    mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
-    """How images are rendered. auto: EGL on a GPU, else in software."""
+    mujoco_gl: Literal["auto", "software", "egl", "osmesa"] = "auto"
+    """How images are rendered. auto: EGL on a GPU, else in software. software: by OSMesa if it is there, which leaves the GPU free."""
     list: bool = False
     """Show suites and tasks, and exit."""
 

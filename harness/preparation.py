@@ -17,7 +17,7 @@ from harness.machine import check_workers, count_workers
 from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
-from harness.sim.gl import Backend, choose_backend, is_software
+from harness.sim.gl import Backend, BackendChoice, choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import RolloutSettings
 from harness.sim.subprocess_environment import PACKAGE_ROOT
@@ -137,7 +137,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
     )
 
 
-def drawing(mujoco_gl: Literal["auto", "egl", "osmesa"]) -> Drawing:
+def drawing(mujoco_gl: BackendChoice) -> Drawing:
     """Where images are rendered, as `--mujoco-gl` says.
 
     Raises:

@@ -52,7 +52,7 @@ class Evaluation:
     """To evaluate."""
     episodes: int = 5
     """Per task."""
-    gl: tuple[Literal["egl", "osmesa"], ...] = ("egl", "osmesa")
+    gl: tuple[Literal["software", "egl"], ...] = ("software", "egl")
     """Ways to render, one run each."""
     workers: str = "half"
     """Of the evaluation; the default is that of training."""

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from harness.sim.subprocess_environment import package_environment
 
 Backend = Literal["egl", "osmesa"]
-BackendChoice = Literal["auto", "egl", "osmesa"]
+BackendChoice = Literal["auto", "software", "egl", "osmesa"]
 
 INSTALL_HINT = (
     "On Debian or Ubuntu: `apt-get install libosmesa6 libegl1 libgl1`. On a machine with an NVIDIA GPU, EGL comes with "
@@ -182,19 +182,22 @@ def probe(backend: Backend, device: int | None = None) -> tuple[bool, str]:
 
 def choose_backend(choice: BackendChoice) -> tuple[Backend, str]:
     """The backend to use and its renderer string. `auto`: what MUJOCO_GL says; without it EGL on a GPU, else
-    OSMesa, else EGL in software.
+    OSMesa, else EGL in software. `software`: OSMesa, else EGL, as it comes.
 
     Raises:
         GlError: none of the backends asked for works.
     """
     if choice == "auto" and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
         choice = "egl" if os.environ["MUJOCO_GL"] == "egl" else "osmesa"
-    candidates: tuple[Backend, ...] = ("egl", "osmesa") if choice == "auto" else (choice,)
+    if choice == "egl" or choice == "osmesa":
+        candidates: tuple[Backend, ...] = (choice,)
+    else:
+        candidates = ("egl", "osmesa") if choice == "auto" else ("osmesa", "egl")
     working: dict[Backend, str] = {}
     reasons = []
     for backend in candidates:
         works, text = probe(backend)
-        if works and not is_software(text):
+        if works and (choice == "software" or not is_software(text)):
             return backend, text
         if works:
             working[backend] = text

@@ -13,7 +13,7 @@ from tasks.suites import find_suite
 
 NOT_THE_RESULT = (
     *("log_dir", "log_every", "save_every", "data_on_device", "data_path", "language_model"),
-    *("eval_every", "eval_suite", "eval_tasks", "eval_episodes", "eval_workers", "eval_device", "eval_gl", "best_by"),
+    *("eval_every", "eval_suite", "eval_tasks", "eval_episodes", "eval_workers", "eval_device", "eval_gl", "eval_batch", "best_by"),
 )
 """Arguments that may differ when a run is resumed. What lies at data_path and language_model is compared by its contents."""
 
@@ -101,8 +101,10 @@ class TrainArguments:
     """Worker processes of the evaluation, which yield the CPU to training: auto, half or a number, as for vla-eval."""
     eval_device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the evaluated policy computes."""
-    eval_gl: Literal["auto", "egl", "osmesa"] = "auto"
-    """How the evaluation renders. osmesa: in software, which leaves the GPU to training."""
+    eval_gl: Literal["auto", "software", "egl", "osmesa"] = "software"
+    """How the evaluation renders, as for vla-eval. By default in software, if it can, which leaves the GPU to training."""
+    eval_batch: int = 1
+    """Observations per call of the evaluated policy: so few come at a time that more would be padding."""
     best_by: Literal["loss", "success"] = "loss"
     """What makes a checkpoint the best: the lowest validation loss, or the highest success of those evaluated."""
     data_on_device: bool = False

@@ -313,6 +313,7 @@ def _evaluation_plan(arguments: TrainArguments, description: PolicyDescription) 
         "--workers": arguments.eval_workers,
         "--device": arguments.eval_device,
         "--mujoco-gl": arguments.eval_gl,
+        "--policy-batch": str(arguments.eval_batch),
         "--language-model": arguments.language_model,
     }
     return EvaluationPlan(
