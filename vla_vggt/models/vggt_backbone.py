@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vla_vggt.models.components.attention import attention_bias
 from vla_vggt.models.components.token_graph import TokenGraph
 from vla_vggt.models.components.vggt_layer import VGGTLayer
 
@@ -29,7 +30,7 @@ class VGGTBackbone(nn.Module):
             graph: who is whose neighbour, in the tokens' order.
             valid: [B, T] bool: False for padding.
         """
-        attend = valid[:, None, None, :]  # [B, 1, 1, T]
+        attend = attention_bias(valid, tokens.dtype)
         for layer in self.layers:
             tokens = layer(tokens, graph, attend)
         return tokens

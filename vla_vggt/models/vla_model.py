@@ -66,7 +66,7 @@ class VLAModel(nn.Module):
     def forward(self, inputs: ModelInputs) -> Tensor:
         """[B, H, 7] float32: normalised actions."""
         tokens, valid = self.tokens(inputs)  # [B, T, d], [B, T]
-        tokens = self.backbone(tokens, self.graph(valid), valid)  # [B, T, d]
+        tokens = self.backbone(tokens, self.graph(valid, tokens.dtype), valid)  # [B, T, d]
         return cast(Tensor, self.action_head(tokens, valid))
 
     def tokens(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
@@ -90,10 +90,10 @@ class VLAModel(nn.Module):
             state_tokens=int(self.config.proprioception),
         )
 
-    def graph(self, valid: Tensor) -> BandedGraph:
-        """The graph of a batch in canonical order; `valid`: [B, T] bool."""
+    def graph(self, valid: Tensor, dtype: torch.dtype = torch.float32) -> BandedGraph:
+        """The graph of a batch in canonical order; `valid`: [B, T] bool; `dtype`: of the tokens."""
         others = self.config.vision_tokens + int(self.config.proprioception)
-        return banded_graph(self.layout(valid.shape[1] - others), self.config.neighbours, valid)
+        return banded_graph(self.layout(valid.shape[1] - others), self.config.neighbours, valid, dtype)
 
     def _initialise(self) -> None:
         """Matrices: LeCun's normal, 1 / √inputs (with half of it, `tiny` learns three demonstrations by heart half as fast).

@@ -7,6 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def attention_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to a score before the softmax: 0, and -∞ for padding.
+
+    The same as a mask of booleans, from which attention would make this anew in every layer.
+
+    Args:
+        valid: [B, T] bool: False for padding.
+
+    Returns:
+        [B, 1, 1, T] of `dtype`.
+    """
+    bias = torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill(~valid, -torch.inf)
+    return bias[:, None, None, :]
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention; padding is never attended to.
 
@@ -25,7 +40,7 @@ class SelfAttention(nn.Module):
         """[B, T, d] → [B, T, d]
 
         Args:
-            attend: [B, 1, 1, T] bool: True for tokens that are not padding.
+            attend: [B, 1, 1, T]: `attention_bias`.
         """
         query, key, value = self.project_in(tokens).unflatten(-1, (3, self.heads, -1)).unbind(2)  # each [B, T, h, d/h]
         mixed = functional.scaled_dot_product_attention(
@@ -56,7 +71,7 @@ class QueryAttention(nn.Module):
         """[B, T, d] → [B, Q, d]
 
         Args:
-            attend: [B, 1, 1, T] bool: True for tokens that are not padding.
+            attend: [B, 1, 1, T]: `attention_bias`.
         """
         key, value = self.project_in(tokens).unflatten(-1, (2, self.heads, -1)).unbind(2)  # each [B, T, h, d/h]
         query = self.project_query(self.queries.to(tokens.dtype)).unflatten(-1, (self.heads, -1))  # [Q, h, d/h]

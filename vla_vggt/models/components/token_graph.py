@@ -55,13 +55,15 @@ class BandedGraph:
     offsets: tuple[int, ...]
     """Distances along the sequence, one per band; 0 is the token itself."""
     weights: Tensor
-    """[B, T, bands] float32: the band's share of entry (t, t + offset) of Â; 0 where there is no edge."""
+    """[B, T, bands]: the band's share of entry (t, t + offset) of Â; 0 where there is no edge."""
 
     def propagate(self, tokens: Tensor) -> Tensor:
         """[B, T, d] → [B, T, d]"""
-        mixed = tokens.new_zeros(())
-        for shifted, weight in zip(_shifted(tokens, self.offsets), self.weights.unbind(2), strict=True):
-            mixed = torch.addcmul(mixed, shifted, weight[..., None].to(tokens.dtype))
+        weights = self.weights.to(tokens.dtype).unbind(2)
+        first, *others = zip(_shifted(tokens, self.offsets), weights, strict=True)
+        mixed = first[0] * first[1][..., None]
+        for shifted, weight in others:
+            mixed = torch.addcmul(mixed, shifted, weight[..., None])
         return mixed
 
 
@@ -106,18 +108,21 @@ def band_edges(layout: TokenLayout, neighbours: Neighbours, device: torch.device
     return torch.stack(bands, dim=1)
 
 
-def banded_graph(layout: TokenLayout, neighbours: Neighbours, valid: Tensor) -> BandedGraph:
+def banded_graph(
+    layout: TokenLayout, neighbours: Neighbours, valid: Tensor, dtype: torch.dtype = torch.float32
+) -> BandedGraph:
     """The graph of a batch.
 
     Args:
         valid: [B, T] bool: False for padding.
+        dtype: of the weights, which are computed in float32: that of the tokens, so that no layer has to convert them.
     """
     offsets = band_offsets(layout.grid, neighbours)
     neighbour = torch.stack(_shifted(valid[..., None], offsets), dim=2)[..., 0]  # [B, T, bands]
     exists = band_edges(layout, neighbours, valid.device) & neighbour & valid[:, :, None]  # [B, T, bands]
     scale = torch.where(valid, exists.sum(dim=2).clamp(min=1).float().rsqrt(), 0.0)  # [B, T]
     neighbour_scale = torch.stack(_shifted(scale[..., None], offsets), dim=2)[..., 0]  # [B, T, bands]
-    return BandedGraph(offsets=offsets, weights=exists * scale[:, :, None] * neighbour_scale)
+    return BandedGraph(offsets=offsets, weights=(exists * scale[:, :, None] * neighbour_scale).to(dtype))
 
 
 def edge_list(layout: TokenLayout, neighbours: Neighbours) -> Tensor:

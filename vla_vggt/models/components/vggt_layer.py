@@ -34,7 +34,7 @@ class VGGTLayer(nn.Module):
 
         Args:
             graph: who is whose neighbour.
-            attend: [B, 1, 1, T] bool: True for tokens that are not padding.
+            attend: [B, 1, 1, T]: `attention_bias`.
         """
         tokens = tokens + self.graph_convolution(self.graph_norm(tokens), graph)
         tokens = tokens + self.attention(self.attention_norm(tokens), attend)
