@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from harness.arguments import EvalArguments
 from harness.expert.planner import check_supported
@@ -235,6 +234,8 @@ def _policy(arguments: EvalArguments, recording: Recording | None, plan: Plan) -
         recording is not None or arguments.policy_name == "expert" or is_server_address(arguments.policy_name)
     ):
         raise PolicyNameError(f"--policy-batch does not apply to {arguments.policy_name}")
+    if arguments.policy_batch is not None and arguments.policy_batch < 1:
+        raise PolicyNameError(f"--policy-batch: expected at least 1, got {arguments.policy_batch}")
     if recording is not None:
         return ReplayPolicy(recording.actions)
     if is_server_address(arguments.policy_name):

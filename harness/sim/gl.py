@@ -189,13 +189,15 @@ def choose_backend(choice: BackendChoice) -> tuple[Backend, str]:
     """
     if choice == "auto" and os.environ.get("MUJOCO_GL") in ("egl", "osmesa"):
         choice = "egl" if os.environ["MUJOCO_GL"] == "egl" else "osmesa"
-    if choice == "egl" or choice == "osmesa":
-        candidates: tuple[Backend, ...] = (choice,)
-    else:
-        candidates = ("egl", "osmesa") if choice == "auto" else ("osmesa", "egl")
+    orders: dict[BackendChoice, tuple[Backend, ...]] = {
+        "auto": ("egl", "osmesa"),
+        "software": ("osmesa", "egl"),
+        "egl": ("egl",),
+        "osmesa": ("osmesa",),
+    }
     working: dict[Backend, str] = {}
     reasons = []
-    for backend in candidates:
+    for backend in orders[choice]:
         works, text = probe(backend)
         if works and (choice == "software" or not is_software(text)):
             return backend, text

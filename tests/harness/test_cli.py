@@ -97,6 +97,11 @@ def command(*flags: str, cwd: Path, environment: dict[str, str] | None = None) -
             {"suite": ("libero_spatial",), "policy": "zero", "query_every": 3},
             "--query-every are for --ensemble temporal",
         ),
+        ({"suite": ("libero_spatial",), "policy_batch": 2}, "--policy-batch does not apply to expert"),
+        (
+            {"suite": ("libero_spatial",), "policy": "zero", "policy_batch": 0},
+            "--policy-batch: expected at least 1, got 0",
+        ),
         ({"suite": ("libero_spatial",), "execute_steps": 3}, "do not apply: the expert decides on every action anew"),
         (
             {"policy": "replay:/nothing", "ensemble": "temporal"},
@@ -356,6 +361,7 @@ def test_help_shows_every_flag_of_the_command(tmp_path: Path) -> None:
         "max-errors",
         "output-dir",
         "mujoco-gl",
+        "policy-batch",
         "retry-errors",
         "shard",
         "merge",

@@ -131,3 +131,15 @@ def _loaded_osmesa() -> list[str]:
     except OSError:
         pytest.skip("this system has no libOSMesa")
     return [line for line in Path("/proc/self/maps").read_text().splitlines() if "libOSMesa" in line]
+
+
+def test_in_software_osmesa_comes_first_and_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    there = {"egl": (True, "NVIDIA H100/PCIe/SSE2"), "osmesa": (True, "llvmpipe (LLVM 15)")}
+    monkeypatch.setattr(gl, "probe", lambda backend: there[backend])
+    assert gl.choose_backend("auto")[0] == gl.choose_backend("egl")[0] == "egl"
+    assert gl.choose_backend("software") == ("osmesa", "llvmpipe (LLVM 15)")
+    there["osmesa"] = (False, "no libOSMesa")
+    assert gl.choose_backend("software")[0] == "egl"
+    with pytest.raises(gl.GlError, match="no libOSMesa"):
+        gl.choose_backend("osmesa")

@@ -170,6 +170,14 @@ def test_a_factory_gets_what_it_names_and_is_given_nothing_in_vain(
         PolicyNameError, match="--device was given, but the factory .*ZeroPolicy has no parameter `device`"
     ):
         make_policy("harness.policies.simple:ZeroPolicy", checkpoint=None, seed=0, device="cuda")
+    with pytest.raises(
+        PolicyNameError, match="--policy-batch was given, but the factory .*ZeroPolicy has no parameter `batch_size`"
+    ):
+        make_policy("harness.policies.simple:ZeroPolicy", checkpoint=None, seed=0, batch_size=2)
+    with pytest.raises(
+        PolicyNameError, match="--policy-batch is for policies that compute in batches; 'zero' does not"
+    ):
+        make_policy("zero", checkpoint=None, seed=0, batch_size=2)
 
 
 def test_a_checkpoint_for_a_policy_without_one() -> None:

@@ -125,7 +125,12 @@ def with_language_model(folder: Path) -> PolicyCheckpoint:
 def test_a_new_instruction_is_encoded_before_the_first_episode(tmp_path: Path) -> None:
     folder = save_tiny_language_model(tmp_path / "language")
     save_pth(tmp_path / "a.pth", with_language_model(folder))
-    policy = load(tmp_path / "a.pth", device="cpu", instructions=["lift the cube", "place it on the plate"])
+    policy = load(
+        tmp_path / "a.pth", device="cpu", instructions=["lift the cube", "place it on the plate"], batch_size=1
+    )
+    old = policy.act([observation(0, instruction="lift the cube")])[0].actions
+    policy.act([observation(0, instruction="place the cube")])  # nobody announced it
+    np.testing.assert_array_equal(policy.act([observation(0, instruction="lift the cube")])[0].actions, old)
     assert policy.act([observation(0, instruction="place it on the plate")])[0].actions.shape == (8, 7)
     folder.rename(tmp_path / "moved")
     load(tmp_path / "a.pth", device="cpu", instructions=["lift the cube"])  # needs no language model

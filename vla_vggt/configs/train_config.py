@@ -13,7 +13,17 @@ from tasks.suites import find_suite
 
 NOT_THE_RESULT = (
     *("log_dir", "log_every", "save_every", "data_on_device", "data_path", "language_model"),
-    *("eval_every", "eval_suite", "eval_tasks", "eval_episodes", "eval_workers", "eval_device", "eval_gl", "eval_batch", "best_by"),
+    *(
+        "eval_every",
+        "eval_suite",
+        "eval_tasks",
+        "eval_episodes",
+        "eval_workers",
+        "eval_device",
+        "eval_gl",
+        "eval_batch",
+        "best_by",
+    ),
 )
 """Arguments that may differ when a run is resumed. What lies at data_path and language_model is compared by its contents."""
 
@@ -135,8 +145,8 @@ class TrainArguments:
             raise ValueError(f"--ema-decay: expected at least 0 and below 1, got {self.ema_decay}")
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
-        if self.eval_every is not None and min(self.eval_every, self.eval_episodes) < 1:
-            raise ValueError("--eval-every, --eval-episodes: expected at least 1")
+        if min(1 if self.eval_every is None else self.eval_every, self.eval_episodes, self.eval_batch) < 1:
+            raise ValueError("--eval-every, --eval-episodes, --eval-batch: expected at least 1")
         if self.eval_every is None and (self.best_by == "success" or self.eval_suite or self.eval_tasks):
             raise ValueError("--eval-suite, --eval-tasks and --best-by success need evaluations: say --eval-every N")
         if self.eval_workers not in ("auto", "half") and not self.eval_workers.isdigit():

@@ -211,8 +211,8 @@ def _description(
     tasks = dict.fromkeys((e.task, e.suite, e.instruction) for e in training)
     return PolicyDescription(
         model=config,
-        action_statistics=Statistics.of(_rows(demonstrations.actions, steps)),
-        proprio_statistics=Statistics.of(_rows(demonstrations.proprio, steps)),
+        action_statistics=Statistics.of(np.concatenate([demonstrations.actions[part] for part in steps])),
+        proprio_statistics=Statistics.of(np.concatenate([demonstrations.proprio[part] for part in steps])),
         language=identity,
         image_convention=arguments.image_convention,
         recorded_px=demonstrations.images.shape[2],
@@ -225,10 +225,6 @@ def _description(
         training=json.loads(json.dumps(asdict(arguments) | {PROCESSES: processes}, default=str)),
         versions={name: importlib.metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
     )
-
-
-def _rows(values: Any, steps: list[slice]) -> Any:
-    return np.concatenate([values[part] for part in steps])
 
 
 def _data(
