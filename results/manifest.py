@@ -93,13 +93,16 @@ _DECISIVE = {
 """Fields that could change an episode's result, and what they are called. Two runs that differ in one are not one run."""
 
 
-def differences(there: RunManifest, here: RunManifest, *, ignore: Collection[str] = ()) -> list[str]:
+def differences(
+    there: RunManifest, here: RunManifest, *, ignore: Collection[str] = (), names: tuple[str, str] = ("there", "here")
+) -> list[str]:
     """What would make the results of two manifests differ, one line each; empty: they belong together.
 
     Args:
         there: of the run on disk.
         here: of the command.
         ignore: fields that may differ.
+        names: what to call the two.
     """
     lines = []
     for field, name in _DECISIVE.items():
@@ -108,9 +111,9 @@ def differences(there: RunManifest, here: RunManifest, *, ignore: Collection[str
         if field in ignore or old == new or moved:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += _dict_differences(name, old, new)
+            lines += _dict_differences(name, old, new, names)
         else:
-            lines.append(f"{name}: {_show(old)} there, {_show(new)} here")
+            lines.append(f"{name}: {_show(old)} {names[0]}, {_show(new)} {names[1]}")
     return lines
 
 
@@ -120,9 +123,12 @@ def _one_server(there: RunManifest, here: RunManifest) -> bool:
     return servers and bool(here.policy_metadata) and there.policy_metadata == here.policy_metadata
 
 
-def _dict_differences(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _dict_differences(name: str, old: dict[str, Any], new: dict[str, Any], names: tuple[str, str]) -> list[str]:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    lines = [f"{name}, {key}: {_show(old.get(key, 'none'))} there, {_show(new.get(key, 'none'))} here" for key in keys]
+    lines = [
+        f"{name}, {key}: {_show(old.get(key, 'none'))} {names[0]}, {_show(new.get(key, 'none'))} {names[1]}"
+        for key in keys
+    ]
     return lines if len(lines) <= 3 else [*lines[:2], f"{name}: and {len(lines) - 2} more"]
 
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from results.files import write_atomically
 from results.manifest import RunManifest
-from results.statistics import wilson
+from results.statistics import Interval, Sample, clustered_wilson, sample, stratified_wilson, wilson
 from tasks.interface import EpisodeRecord, Outcome
 
 _EPISODE_COLUMNS = (
-    *("episode_id", "suite", "task_index", "task", "success", "timeout", "error"),
+    *("episode_id", "suite", "task_index", "task", "init", "success", "timeout", "error"),
     *("steps", "queries", "clipped_actions", "build_s", "reset_s", "physics_s", "render_s", "policy_s", "wait_s"),
 )
 
@@ -28,6 +28,7 @@ def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
             "suite": record.spec.task.suite,
             "task_index": record.spec.task.index,
             "task": record.spec.task.name,
+            "init": record.spec.episode_id.split("/")[2],
             "success": record.outcome is Outcome.SUCCESS,
             "timeout": record.outcome is Outcome.TIMEOUT,
             "error": record.outcome is Outcome.ERROR,
@@ -46,10 +47,15 @@ def episode_frame(records: Sequence[EpisodeRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_EPISODE_COLUMNS)
 
 
-def _rates(episodes: pd.DataFrame, planned: int) -> dict[str, Any]:
+def _finished(episodes: pd.DataFrame) -> Sample:
+    """The episodes that ended in success or by time, clustered by task and init state."""
+    groups = episodes[~episodes["error"].astype(bool)].groupby(["suite", "task_index", "init"])["success"]
+    return sample([int(n) for n in groups.sum()], [int(n) for n in groups.count()])
+
+
+def _rates(episodes: pd.DataFrame, planned: int, interval: Interval, method: str) -> dict[str, Any]:
     """Counts and intervals of a group of episodes."""
     successes, timeouts, errors = (int(episodes[column].sum()) for column in ("success", "timeout", "error"))
-    interval = wilson(successes, successes + timeouts)
     at_worst = wilson(successes, planned)
     return {
         "planned": planned,
@@ -60,6 +66,7 @@ def _rates(episodes: pd.DataFrame, planned: int) -> dict[str, Any]:
         "rate": interval.rate,
         "low_95": interval.low,
         "high_95": interval.high,
+        "interval": method,
         "rate_if_all_unfinished_failed": at_worst.rate,
         "low_95_if_all_unfinished_failed": at_worst.low,
         "mean_steps_to_success": float(episodes.loc[episodes["success"], "steps"].mean()),
@@ -79,20 +86,41 @@ def task_frame(records: Sequence[EpisodeRecord], planned: dict[str, int]) -> pd.
         suite, index = task.rsplit("/", 1)
         group = episodes[(episodes["suite"] == suite) & (episodes["task_index"] == int(index))]
         name = group["task"].iloc[0] if len(group) else ""
-        rows.append({"suite": suite, "task_index": int(index), "task": name, **_rates(group, count)})
+        of = _finished(group)
+        rates = _rates(group, count, clustered_wilson(of), _method("Wilson", of))
+        rows.append({"suite": suite, "task_index": int(index), "task": name, **rates})
     return pd.DataFrame(rows)
 
 
 def suite_frame(records: Sequence[EpisodeRecord], planned: dict[str, int]) -> pd.DataFrame:
-    """One row per planned suite: its episodes pooled."""
+    """One row per planned suite.
+
+    Where its tasks have equally many finished episodes they are pooled; elsewhere its rate is the mean of the tasks', each weighted
+    by what was planned for it, with a stratified interval.
+    """
     episodes = episode_frame(records)
-    counts: dict[str, int] = {}
+    counts: dict[str, dict[int, int]] = {}
     for task, count in planned.items():
-        suite = task.rsplit("/", 1)[0]
-        counts[suite] = counts.get(suite, 0) + count
-    return pd.DataFrame(
-        [{"suite": suite, **_rates(episodes[episodes["suite"] == suite], count)} for suite, count in counts.items()]
-    )
+        suite, index = task.rsplit("/", 1)
+        counts.setdefault(suite, {})[int(index)] = count
+    rows = []
+    for suite, tasks in counts.items():
+        group = episodes[episodes["suite"] == suite]
+        rows.append({"suite": suite, **_rates(group, sum(tasks.values()), *_suite_interval(group, tasks))})
+    return pd.DataFrame(rows)
+
+
+def _suite_interval(episodes: pd.DataFrame, planned: dict[int, int]) -> tuple[Interval, str]:
+    """The interval of a suite's rate, and how it was made."""
+    tasks = [_finished(episodes[episodes["task_index"] == index]) for index in planned]
+    pooled = _finished(episodes)
+    if len({task.episodes for task in tasks}) == 1:
+        return clustered_wilson(pooled), _method("Wilson", pooled)
+    return stratified_wilson(tasks, list(planned.values())), _method("stratified Wilson", pooled)
+
+
+def _method(name: str, of: Sample) -> str:
+    return name if of.effective == of.episodes else f"{name}, clustered by init state"
 
 
 def time_shares(records: Sequence[EpisodeRecord]) -> dict[str, float]:

@@ -90,6 +90,11 @@ def print_results(console: Console, manifest: RunManifest, records: Sequence[Epi
                 f"failures: {_percent(row['rate_if_all_unfinished_failed'])} % (at least "
                 f"{_percent(row['low_95_if_all_unfinished_failed'])} %).[/bold]"
             )
+        if row["interval"].startswith("stratified"):
+            console.print(
+                f"{row['suite']}: its tasks have unequal numbers of finished episodes; its rate is the mean of theirs, "
+                "with a stratified interval."
+            )
     shares = time_shares(records)
     if shares and wall_s > 0:
         steps = sum(record.steps for record in records)

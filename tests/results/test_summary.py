@@ -16,6 +16,9 @@ from tests.examples import episode, manifest, record
 PLANNED = {"libero_spatial/00": 4, "libero_spatial/01": 4, "libero_goal/02": 2}
 
 
+OUTCOMES = {"s": Outcome.SUCCESS, "t": Outcome.TIMEOUT}
+
+
 def records() -> list[EpisodeRecord]:
     outcomes = [Outcome.SUCCESS, Outcome.SUCCESS, Outcome.TIMEOUT]
     first = [record(episode(0, i), outcome) for i, outcome in enumerate(outcomes)]
@@ -36,13 +39,47 @@ def test_an_error_is_no_failure() -> None:
     assert row["rate_if_all_unfinished_failed"] == 1 / 4
 
 
-def test_suites_pool_their_episodes() -> None:
+def test_a_suite_of_equal_tasks_pools_their_episodes() -> None:
+    equal = [
+        record(episode(task, i), o)
+        for task, os in enumerate(("ss", "st"))
+        for i, o in enumerate(OUTCOMES[letter] for letter in os)
+    ]
+    row = suite_frame(equal, {"libero_spatial/00": 2, "libero_spatial/01": 2}).iloc[0]
+    interval = wilson(3, 4)
+    assert (row["rate"], row["low_95"], row["high_95"], row["interval"]) == (
+        3 / 4,
+        interval.low,
+        interval.high,
+        "Wilson",
+    )
+
+
+def test_a_suite_of_unequal_tasks_is_their_mean() -> None:
     rows = suite_frame(records(), PLANNED)
     assert list(rows["suite"]) == ["libero_spatial", "libero_goal"]
-    assert rows.iloc[0]["rate"] == 3 / 4
+    assert rows.iloc[0]["rate"] == (2 / 3 + 1) / 2
+    assert rows.iloc[0]["interval"] == "stratified Wilson"
+    assert rows.iloc[0]["low_95"] < 0.75 < rows.iloc[0]["high_95"] <= 1
+    assert "its rate is the mean of theirs" in " ".join(printed().split())
     assert rows.iloc[0]["mean_steps_to_success"] == (100 + 100 + 80) / 3
     assert math.isnan(rows.iloc[1]["rate"])
     assert rows.iloc[1]["missing"] == 2
+
+
+def test_repeats_of_an_init_state_are_clustered() -> None:
+    """Ten init states run twice with the same result say as much as ten episodes."""
+    repeated = [
+        record(episode(0, i, repeat=r), Outcome.SUCCESS if i < 7 else Outcome.TIMEOUT)
+        for i in range(10)
+        for r in range(2)
+    ]
+    row = task_frame(repeated, {"libero_spatial/00": 20}).iloc[0]
+    interval = wilson(7, 10)
+    assert row["interval"] == "Wilson, clustered by init state"
+    assert (row["successes"], row["rate"]) == (14, 0.7)
+    assert math.isclose(row["low_95"], interval.low)
+    assert math.isclose(row["high_95"], interval.high)
 
 
 def test_time_shares_sum_to_one() -> None:
