@@ -28,6 +28,7 @@ from harness.terminal import Terminal
 from harness.videos import render_run, videos_after_run
 from results.manifest import RunManifest
 from results.merge import merge_shards
+from results.report import write_report
 from results.run_directory import RunDirectory
 from results.summary import write_summary
 from results.table import print_incidents, print_results
@@ -102,6 +103,7 @@ def merge(arguments: EvalArguments, terminal: Terminal) -> int:
     target = arguments.output_dir or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-merged"
     manifest, records, wall_s = merge_shards(arguments.merge, target)
     print_results(terminal.out, manifest, records, wall_s)
+    _report(RunDirectory(target), manifest, terminal)
     terminal.say(f"Merged: {target}")
     planned = sum(manifest.planned_episodes.values())
     return EXIT_OK if len(records) == planned and not any(r.error for r in records) else EXIT_INCOMPLETE
@@ -181,7 +183,8 @@ def evaluate(
     status = EXIT_OK if complete and replay_is_equal else EXIT_INCOMPLETE
     interrupted = end.reason == "interrupted"
     status = EXIT_INTERRUPTED if interrupted else _videos(evaluation, results, arguments, terminal) or status
-    terminal.say(f"Episodes, traces, videos and summary: {run_dir.path}")
+    _report(run_dir, evaluation.manifest, terminal)
+    terminal.say(f"Episodes, traces, videos, summary and report: {run_dir.path}")
     if not complete:
         terminal.say(f"To go on: the same command with --output-dir {run_dir.path}")
     return status
@@ -214,6 +217,14 @@ def _conclude(
         terminal.complain(f"vla-eval: no summary was written: {error}")
     print_results(terminal.out, manifest, records, run_dir.log.wall_s())
     print_incidents(terminal.out, run_dir.log.events())
+
+
+def _report(run_dir: RunDirectory, manifest: RunManifest, terminal: Terminal) -> None:
+    """Write `report.md`, last: it names the videos. Whatever stops it, the results are there."""
+    try:
+        write_report(run_dir.path, manifest, run_dir.records(), run_dir.log.wall_s())
+    except OSError as error:
+        terminal.complain(f"vla-eval: no report was written: {error}\nLater: vla-report {run_dir.path}")
 
 
 def _videos(evaluation: Evaluation, records: list[EpisodeRecord], arguments: EvalArguments, terminal: Terminal) -> int:

@@ -115,7 +115,8 @@ def compare_records(
         {r.spec.episode_id: r for r in records if r.outcome is not Outcome.ERROR}
         for records in (first_records, second_records)
     )
-    common = [episode_id for episode_id in sorted(ours) if episode_id in theirs]
+    suites = list(dict.fromkeys(task.split("/")[0] for task in first.planned_episodes))
+    common = sorted(ours.keys() & theirs.keys(), key=lambda i: (suites.index(i.split("/")[0]), i))
     if not common:
         raise ComparisonError(
             f"the runs have no finished episode in common: the first has {_some(ours)}, the second {_some(theirs)}"

@@ -7,6 +7,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from results.files import write_atomically
 from tasks.interface import ACTION_DIM, state_sha256
 
 TRACE_VERSION = 1
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 class TraceError(ValueError):
@@ -106,13 +108,34 @@ def read_trace(file: Path) -> Trace:
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
-            head = json.loads(bytes(archive["head"]).decode())
-            if head["version"] != TRACE_VERSION:
-                raise TraceError(f"{file}: expected trace version {TRACE_VERSION}, got {head['version']}")
+            head = _read_head(archive, file)
             arrays = {name: archive[name] for name in _ARRAYS}
             arrays["labels"] = archive["labels"] if "labels" in archive else np.empty((0, ACTION_DIM))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, TraceError):
-            raise
+    except TraceError:
+        raise
+    except UNREADABLE as error:
         raise TraceError(f"{file}: not a readable trace: {error}") from error
     return Trace(episode_id=head["episode_id"], protocol=head["protocol"], fixtures=tuple(head["fixtures"]), **arrays)
+
+
+def read_actions(file: Path) -> NDArray[np.float64]:
+    """A trace's actions alone, (T, 7).
+
+    Raises:
+        TraceError: the file is missing, truncated or of another version.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            _read_head(archive, file)
+            return archive["actions"]
+    except TraceError:
+        raise
+    except UNREADABLE as error:
+        raise TraceError(f"{file}: not a readable trace: {error}") from error
+
+
+def _read_head(archive: Any, file: Path) -> dict[str, Any]:
+    head: dict[str, Any] = json.loads(bytes(archive["head"]).decode())
+    if head["version"] != TRACE_VERSION:
+        raise TraceError(f"{file}: expected trace version {TRACE_VERSION}, got {head['version']}")
+    return head
