@@ -51,3 +51,15 @@ class DirectoryLock:
             with contextlib.suppress(OSError):  # a full disk; the next holder writes over it
                 self._stream.truncate(0)
             self._stream.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in the folder; nothing is written."""
+    try:
+        with (folder / LOCK_FILE).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

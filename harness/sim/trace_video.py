@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,13 @@ class TraceVideos:
         self._policy_view = policy_view
         self._scenes = TraceScenes(size_px)
 
-    def render(self, spec: EpisodeSpec, outcome: Outcome) -> None:
+    def render(
+        self, spec: EpisodeSpec, outcome: Outcome, on_frame: Callable[[int, int], None] = lambda frame, frames: None
+    ) -> None:
         """Write the episode's video into the run directory.
+
+        Args:
+            on_frame: told after each frame how many are drawn, and of how many.
 
         Raises:
             TraceError: the trace is missing, damaged, or of another model.
@@ -48,10 +53,16 @@ class TraceVideos:
             size_px=self._size_px,
             caption=Caption(outcome=outcome, text=f"as the policy saw it: {text}" if self._policy_view else text),
         )
-        frames = self._observed(shown, trace) if self._policy_view else self._states(shown, trace)
+        pictures = self._observed(shown, trace) if self._policy_view else self._states(shown, trace)
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for step, images in enumerate(pictures):
+                yield layout.frame(images, step / CONTROL_HZ)
+                on_frame(step + 1, len(trace.qpos))
+
         write_video(
             run_dir / video_path(spec.episode_id, policy_view=self._policy_view),
-            (layout.frame(images, step / CONTROL_HZ) for step, images in enumerate(frames)),
+            frames(),
             width=layout.width,
             height=layout.height,
         )

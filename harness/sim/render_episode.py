@@ -1,0 +1,66 @@
+"""Renders one episode's video from its trace and says how far it is: what the review page starts.
+
+    python -m harness.sim.render_episode RUN EPISODE true|policy
+
+Prints `FRAME of FRAMES` as it goes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from harness.sim.gl import GlError, choose_backend, prepare
+from harness.sim.settings import RolloutSettings
+from results.run_directory import RunDirectory
+from results.trace import TraceError
+from tasks.interface import OpenLoopSpec
+from tasks.plan import local_episode
+
+SIZE_PX = 256
+SAY_EVERY = 5
+"""Frames."""
+
+
+def main(run: Path, episode_id: str, view: str) -> int:
+    """Render; returns the exit status."""
+    try:
+        return _render(RunDirectory(run.resolve()), episode_id, policy_view=view == "policy")
+    except (GlError, TraceError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _render(run: RunDirectory, episode_id: str, *, policy_view: bool) -> int:
+    manifest = run.manifest()
+    record = next((r for r in run.records() if r.spec.episode_id == episode_id and r.trace), None)
+    if record is None:
+        raise ValueError(f"{run.path} has no trace of an episode {episode_id!r}")
+    backend, _ = choose_backend("auto")
+    prepare(backend, True)
+    from harness.sim.trace_video import TraceVideos  # imports mujoco: after the backend is set
+
+    settings = RolloutSettings(
+        protocol=manifest.protocol["name"],
+        cameras=manifest.cameras if policy_view else ("agentview",),
+        image_convention=manifest.image_convention,  # type: ignore[arg-type]
+        ensemble=OpenLoopSpec(),
+        worker_policy="",
+        run_dir=run.path,
+    )
+    videos = TraceVideos(settings, size_px=SIZE_PX, policy_view=policy_view)
+    videos.render(local_episode(record.spec), record.outcome, say)
+    return 0
+
+
+def say(frame: int, frames: int) -> None:
+    """Report progress to the parent."""
+    if frame % SAY_EVERY == 0 or frame == frames:
+        print(f"{frame} of {frames}", flush=True)
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    sys.stderr.flush()
+    os._exit(status)  # GL's exit handlers print errors that mean nothing

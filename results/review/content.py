@@ -1,0 +1,181 @@
+"""What the page shows, as JSON: a run's episodes, and one episode's course."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from results.lock import is_locked
+from results.manifest import RunManifest
+from results.records import RecordError, from_json
+from results.run_directory import RunDirectory
+from results.summary import suite_frame, task_frame
+from results.tags import TAGS, TagError, read_reviews
+from results.trace import read_trace
+from results.video import video_path
+from tasks.interface import CONTROL_HZ, EpisodeRecord, Outcome
+
+ACTION_NAMES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
+PROPRIO_NAMES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "finger 1", "finger 2")
+LETTERS = {Outcome.SUCCESS: "s", Outcome.TIMEOUT: "f", Outcome.ERROR: "e"}
+
+
+def readable_records(run: RunDirectory) -> tuple[list[EpisodeRecord], list[int]]:
+    """The episodes as `RunDirectory.records` has them, and the numbers of the lines that are damaged."""
+    records: dict[str, EpisodeRecord] = {}
+    damaged = []
+    file = run.path / "episodes.jsonl"
+    lines = file.read_text(errors="replace").split("\n")[:-1] if file.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = from_json(line)
+        except RecordError:
+            damaged.append(number)
+            continue
+        records.pop(record.spec.episode_id, None)
+        records[record.spec.episode_id] = record
+    return list(records.values()), damaged
+
+
+def version(run: RunDirectory) -> str:
+    """Changes when there is something new to show."""
+    parts = []
+    for name in ("episodes.jsonl", "manifest.json", "review.json"):
+        try:
+            status = (run.path / name).stat()
+            parts.append(f"{status.st_size}.{status.st_mtime_ns}")
+        except FileNotFoundError:
+            parts.append("0")
+    return "-".join(parts)
+
+
+def run_content(run: RunDirectory, name: str) -> dict[str, Any]:
+    """All of a run but its episodes' courses.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    now = version(run)
+    manifest = run.manifest()
+    records, damaged = readable_records(run)
+    problems = [f"episodes.jsonl line {number} is damaged; its episode is shown as missing" for number in damaged]
+    try:
+        reviews = read_reviews(run.path)
+    except TagError as error:
+        reviews = {}
+        problems.append(str(error))
+    episodes = [_episode(run, record) for record in sorted(records, key=lambda r: r.spec.episode_id)]
+    return {
+        "name": name,
+        "version": now,
+        "running": is_locked(run.path),
+        "about": _about(manifest),
+        "hasPolicyView": bool(manifest.cameras),
+        "warnings": [*manifest.warnings, *problems],
+        "tags": list(TAGS),
+        "hz": CONTROL_HZ,
+        "tasks": _tasks(manifest, records),
+        "suites": _suites(manifest, records),
+        "episodes": episodes,
+        "reviews": {key: {"tags": list(said.tags), "note": said.note} for key, said in reviews.items()},
+    }
+
+
+def episode_content(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:
+    """One episode's course.
+
+    Raises:
+        TraceError: its trace is missing or damaged.
+    """
+    content: dict[str, Any] = {"id": record.spec.episode_id, "error": record.error, "steps": record.steps}
+    if not record.trace:
+        return content | {"actions": [], "queries": [], "proprio": []}
+    trace = read_trace(run.path / record.trace)
+    return content | {
+        "actionNames": ACTION_NAMES,
+        "proprioNames": PROPRIO_NAMES,
+        "actions": _rounded(np.clip(trace.actions, -1.0, 1.0)),
+        "queries": trace.query_steps.tolist(),
+        "proprio": _rounded(trace.query_proprio),
+    }
+
+
+def as_script(variable: str, key: str, content: Any) -> str:
+    """JavaScript that puts `content` at window[variable][key]: what a page opened from a file can load."""
+    text = (
+        json.dumps(content, separators=(",", ":"))
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+    return f"(window[{json.dumps(variable)}] ||= {{}})[{json.dumps(key)}] = {text};\n"
+
+
+def _episode(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:
+    episode_id = record.spec.episode_id
+    videos = [(run.path / video_path(episode_id, policy_view=view)).is_file() for view in (False, True)]
+    return {
+        "id": episode_id,
+        "o": LETTERS[record.outcome],
+        "n": record.steps,
+        "q": record.queries,
+        "v": videos[0],
+        "p": videos[1],
+        "t": bool(record.trace),
+    }
+
+
+def _tasks(manifest: RunManifest, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    rows = task_frame(records, manifest.planned_episodes).to_dict("records")
+    return [
+        {
+            "key": f"{row['suite']}/{int(row['task_index']):02d}",
+            "suite": row["suite"],
+            "index": int(row["task_index"]),
+            "name": str(row["task"]).replace("_", " "),
+            "prompt": manifest.instructions.get(f"{row['suite']}/{int(row['task_index']):02d}", ""),
+            **_rate(row),
+        }
+        for row in rows
+    ]
+
+
+def _suites(manifest: RunManifest, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
+    rows = suite_frame(records, manifest.planned_episodes).to_dict("records")
+    return [{"suite": row["suite"], **_rate(row)} for row in rows]
+
+
+def _rate(row: dict[Any, Any]) -> dict[str, Any]:
+    known = not math.isnan(row["rate"])
+    return {
+        "planned": int(row["planned"]),
+        "successes": int(row["successes"]),
+        "finished": int(row["successes"] + row["timeouts"]),
+        "errors": int(row["errors"]),
+        "rate": row["rate"] if known else None,
+        "low": row["low_95"] if known else None,
+        "high": row["high_95"] if known else None,
+    }
+
+
+def _about(manifest: RunManifest) -> list[list[str]]:
+    rows = [
+        ["policy", manifest.policy],
+        ["checkpoint", f"{manifest.checkpoint} ({manifest.checkpoint_sha256[:12]})" if manifest.checkpoint else ""],
+        ["protocol", str(manifest.protocol["name"])],
+        ["execution", f"{manifest.ensemble}, seed {manifest.seed}"],
+        ["mujoco", manifest.versions.get("mujoco", "missing")],
+        ["renderer", manifest.renderer],
+        ["machine", manifest.machine],
+        ["begun", manifest.started_utc],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _rounded(values: NDArray[np.floating[Any]]) -> list[list[float]]:
+    return np.round(values.astype(np.float64), 4).tolist()
