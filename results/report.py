@@ -15,6 +15,7 @@ from results.manifest import RunManifest
 from results.measures import motions
 from results.plots import write_steps_plot, write_success_plot
 from results.summary import episode_frame, suite_frame, task_frame, time_shares
+from results.tags import TagError, count_tags, read_reviews
 from tasks.interface import CONTROL_HZ, EpisodeRecord, Outcome
 
 LATEX_SUITES = {
@@ -58,6 +59,7 @@ def write_report(folder: Path, manifest: RunManifest, records: Sequence[EpisodeR
         "## Where the time went",
         _time_sentence(ordered, wall_s),
         "## Failures",
+        _tags(folder, ordered),
         _failures(ordered),
         "## For a paper",
         f"```latex\n{latex_row(manifest, suites)}\n```",
@@ -239,6 +241,25 @@ def _time_sentence(records: Sequence[EpisodeRecord], wall_s: float) -> str:
         return "Nothing ran."
     parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= 0.005)
     return f"{len(records)} episodes in {wall_s:.0f} s, {60 * len(records) / wall_s:.1f} per minute. Of the workers' time: {parts}."
+
+
+def _tags(folder: Path, records: Sequence[EpisodeRecord]) -> str:
+    """What people saw, where anybody looked."""
+    try:
+        reviews = read_reviews(folder)
+    except TagError as error:
+        return f"**The reviews cannot be read**: {_escaped(str(error))}"
+    if not reviews:
+        return ""
+    failed = {record.spec.episode_id for record in records if record.outcome is Outcome.TIMEOUT}
+    rows = [(tag, str(count)) for tag, count in count_tags(reviews).items()]
+    notes = [f"`{key}`: {_escaped(said.note)}" for key, said in reviews.items() if said.note]
+    looked = (
+        f"{len(failed & reviews.keys())} of {len(failed)} failures were reviewed; an episode may have several tags."
+    )
+    return "\n\n".join(
+        part for part in (looked, _table(("seen", "episodes"), rows) if rows else "", _bullets(notes)) if part
+    )
 
 
 def _failures(records: Sequence[EpisodeRecord]) -> str:

@@ -16,12 +16,17 @@ from results.records import RecordError, from_json
 from results.run_directory import RunDirectory
 from results.summary import suite_frame, task_frame
 from results.tags import TAGS, TagError, read_reviews
-from results.trace import read_trace
+from results.trace import read_trace, trace_path
 from results.video import video_path
 from tasks.interface import CONTROL_HZ, EpisodeRecord, Outcome
 
 ACTION_NAMES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
-PROPRIO_NAMES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "finger 1", "finger 2")
+ARM_JOINTS, FINGERS = slice(0, 7), slice(7, 9)
+"""Of qpos: the Panda's come first in every LIBERO scene."""
+HAND_POSITION = slice(0, 3)
+"""Of a policy's proprioception [m]."""
+NO_COURSE: dict[str, list[Any]] = {key: [] for key in ("actions", "queries", "hand", "joints", "fingers")}
+"""What there is to see of an episode without a trace."""
 LETTERS = {Outcome.SUCCESS: "s", Outcome.TIMEOUT: "f", Outcome.ERROR: "e"}
 
 
@@ -35,6 +40,8 @@ def readable_records(run: RunDirectory) -> tuple[list[EpisodeRecord], list[int]]
         try:
             record = from_json(line)
         except RecordError:
+            record = None
+        if record is None or not _is_sound(record):
             damaged.append(number)
             continue
         records.pop(record.spec.episode_id, None)
@@ -94,26 +101,37 @@ def episode_content(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:
     """
     content: dict[str, Any] = {"id": record.spec.episode_id, "error": record.error, "steps": record.steps}
     if not record.trace:
-        return content | {"actions": [], "queries": [], "proprio": []}
+        return content | NO_COURSE
     trace = read_trace(run.path / record.trace)
     return content | {
         "actionNames": ACTION_NAMES,
-        "proprioNames": PROPRIO_NAMES,
         "actions": _rounded(np.clip(trace.actions, -1.0, 1.0)),
         "queries": trace.query_steps.tolist(),
-        "proprio": _rounded(trace.query_proprio),
+        "hand": _rounded(trace.query_proprio[:, HAND_POSITION]),
+        "joints": _rounded(trace.qpos[:, ARM_JOINTS]),
+        "fingers": _rounded(trace.qpos[:, FINGERS]),
     }
 
 
 def as_script(variable: str, key: str, content: Any) -> str:
     """JavaScript that puts `content` at window[variable][key]: what a page opened from a file can load."""
-    text = (
-        json.dumps(content, separators=(",", ":"))
-        .replace("<", "\\u003c")
-        .replace("\u2028", "\\u2028")
-        .replace("\u2029", "\\u2029")
+    names, value = _script_json([variable, key]), _script_json(content)
+    return f"{{ const [variable, key] = {names}; (window[variable] ||= {{}})[key] = {value}; }}\n"
+
+
+def _script_json(content: Any) -> str:
+    """JSON that ends no script element and no line."""
+    text = json.dumps(content, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _is_sound(record: EpisodeRecord) -> bool:
+    """Whether a record names files of its own run only: somebody may have sent it."""
+    parts = record.spec.episode_id.split("/")
+    sound = len(parts) == 4 and all(
+        part and part not in (".", "..") and "\\" not in part and "\0" not in part for part in parts
     )
-    return f"(window[{json.dumps(variable)}] ||= {{}})[{json.dumps(key)}] = {text};\n"
+    return sound and record.trace in ("", trace_path(record.spec.episode_id))
 
 
 def _episode(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:

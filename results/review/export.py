@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.review.content import as_script, episode_content, readable_records, run_content
+from results.review.content import NO_COURSE, as_script, episode_content, readable_records, run_content
 from results.review.server import PAGE, PAGE_FILES
 from results.run_directory import RunDirectory
 from results.trace import TraceError
@@ -44,14 +44,7 @@ def export(runs: Sequence[Path], names: Sequence[str], folder: Path) -> int:
             try:
                 course = episode_content(run, record)
             except TraceError as error:
-                course = {
-                    "id": episode_id,
-                    "error": str(error),
-                    "steps": record.steps,
-                    "actions": [],
-                    "queries": [],
-                    "proprio": [],
-                }
+                course = {"id": episode_id, "error": str(error), "steps": record.steps} | NO_COURSE
             (into / f"{_file_name(episode_id)}.js").write_text(
                 as_script("reviewData", f"{number}/{episode_id}", course)
             )

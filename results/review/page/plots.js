@@ -28,14 +28,15 @@ Review.Plots = class {
       { name: "translation", rows: "actions", columns: [0, 1, 2], low: -1, high: 1 },
       { name: "rotation", rows: "actions", columns: [3, 4, 5], low: -1, high: 1 },
       { name: "gripper", rows: "actions", columns: [6], low: -1, high: 1 },
-      { name: "eef [m]", rows: "proprio", columns: [0, 1, 2] },
-      { name: "fingers [m]", rows: "proprio", columns: [6, 7] },
+      { name: "fingers [m]", rows: "fingers", columns: [0, 1], low: -0.045, high: 0.045 },
+      { name: "joints [rad]", rows: "joints", columns: [0, 1, 2, 3, 4, 5, 6], low: -3.2, high: 4 },
     ];
-    for (const strip of this.strips) {
-      if (strip.low !== undefined) continue;
-      const values = courses.filter(Boolean).flatMap((c) => c.proprio.flatMap((row) => strip.columns.map((k) => row[k])));
-      strip.low = Math.min(0, ...values);
+    if (courses.some((course) => course && course.hand.length)) {
+      const strip = { name: "hand [m]", rows: "hand", columns: [0, 1, 2] };
+      const values = courses.filter(Boolean).flatMap((course) => course.hand.flat());
+      strip.low = Math.min(...values);
       strip.high = Math.max(strip.low + 0.01, ...values);
+      this.strips.push(strip);
     }
     this.draw();
   }
@@ -79,10 +80,10 @@ Review.Plots = class {
         if (!course) return;
         pen.setLineDash(number ? [4, 3] : []);
         strip.columns.forEach((column, k) => {
-          pen.strokeStyle = lines[k];
+          pen.strokeStyle = lines[k % lines.length];
           pen.beginPath();
           course[strip.rows].forEach((values, i) => {
-            const step = strip.rows === "actions" ? i : course.queries[i];
+            const step = strip.rows === "hand" ? course.queries[i] : i;
             if (i) pen.lineTo(x(step), y(values[column])); else pen.moveTo(x(step), y(values[column]));
           });
           pen.stroke();
@@ -103,7 +104,9 @@ Review.Plots = class {
     let last = -1;
     course.queries.forEach((query, i) => { if (query <= step) last = i; });
     const asked = last < 0 ? "" : `; asked ${step - course.queries[last]} steps ago`;
-    const at = last < 0 || !course.proprio[last] ? "" : `; hand at ${course.proprio[last].slice(0, 3).map((v) => v.toFixed(3)).join(", ")} m`;
-    return `${parts.join("  ")}${at}${asked}`;
+    const fingers = course.fingers[Math.min(step, course.fingers.length - 1)];
+    const open = `; fingers ${(100 * (fingers[0] - fingers[1])).toFixed(1)} cm apart`;
+    const at = last < 0 ? "" : `; hand at ${course.hand[last].map((v) => v.toFixed(3)).join(", ")} m`;
+    return `${parts.join("  ")}${open}${at}${asked}`;
   }
 };
