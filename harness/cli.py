@@ -185,6 +185,7 @@ def evaluate(
     status = EXIT_INTERRUPTED if interrupted else _videos(evaluation, results, arguments, terminal) or status
     _report(run_dir, evaluation.manifest, terminal)
     terminal.say(f"Episodes, traces, videos, summary and report: {run_dir.path}")
+    terminal.say(f"To look at it: vla-review {run_dir.path}")
     if not complete:
         terminal.say(f"To go on: the same command with --output-dir {run_dir.path}")
     return status

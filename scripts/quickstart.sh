@@ -6,4 +6,5 @@ cd "$(dirname "$0")/.."
 . scripts/setup_environment.sh
 run_dir=runs/quickstart-$(date +%Y%m%d-%H%M%S)
 "$PY" -m harness --suite libero_spatial --episodes 3 --output-dir "$run_dir" "$@"
-printf '\nYour own policy: vla-eval --suite libero_spatial --policy module:factory (see README.md). Activate the environment\nwith: source .venv/bin/activate\n'
+printf '\nLook at it: %s/.venv/bin/vla-review %s\n' "$PWD" "$run_dir"
+printf 'Your own policy: vla-eval --suite libero_spatial --policy module:factory (see README.md). Activate the environment\nwith: source .venv/bin/activate\n'

@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup_environment.sh
+# The review page is tested in a browser, where one is there or may be installed; without one those tests are skipped.
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_install chromium || say "test: no Chromium: the page's tests are skipped"
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 "$PY" -m mypy
