@@ -1,6 +1,6 @@
 """Renders one episode's video from its trace and says how far it is: what the review page starts.
 
-    python -m harness.sim.render_episode RUN EPISODE true|policy
+    python -m harness.sim.render_episode RUN EPISODE true|policy SIZE
 
 Prints `FRAME of FRAMES` as it goes.
 """
@@ -18,21 +18,25 @@ from results.trace import TraceError
 from tasks.interface import OpenLoopSpec
 from tasks.plan import local_episode
 
-SIZE_PX = 256
 SAY_EVERY = 5
 """Frames."""
 
 
-def main(run: Path, episode_id: str, view: str) -> int:
-    """Render; returns the exit status."""
+def main(run: Path, episode_id: str, view: str, size_px: int) -> int:
+    """Render; returns the exit status.
+
+    Args:
+        size_px: height and width of each camera's picture.
+    """
     try:
-        return _render(RunDirectory(run.resolve()), episode_id, policy_view=view == "policy")
+        _render(RunDirectory(run.resolve()), episode_id, policy_view=view == "policy", size_px=size_px)
     except (GlError, TraceError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
 
 
-def _render(run: RunDirectory, episode_id: str, *, policy_view: bool) -> int:
+def _render(run: RunDirectory, episode_id: str, *, policy_view: bool, size_px: int) -> None:
     manifest = run.manifest()
     record = next((r for r in run.records() if r.spec.episode_id == episode_id and r.trace), None)
     if record is None:
@@ -49,9 +53,8 @@ def _render(run: RunDirectory, episode_id: str, *, policy_view: bool) -> int:
         worker_policy="",
         run_dir=run.path,
     )
-    videos = TraceVideos(settings, size_px=SIZE_PX, policy_view=policy_view)
+    videos = TraceVideos(settings, size_px=size_px, policy_view=policy_view)
     videos.render(local_episode(record.spec), record.outcome, say)
-    return 0
 
 
 def say(frame: int, frames: int) -> None:
@@ -61,6 +64,6 @@ def say(frame: int, frames: int) -> None:
 
 
 if __name__ == "__main__":
-    status = main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    status = main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
     sys.stderr.flush()
     os._exit(status)  # GL's exit handlers print errors that mean nothing

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 COMMAND = (sys.executable, "-W", "ignore", "-m", "harness.sim.render_episode")
+SIZE_PX = 256
+"""Height and width of each camera's picture."""
 LAST_WORDS = 2000
 """Characters of a failure's message that are kept."""
 
@@ -32,7 +34,7 @@ class Renders:
     """A queue of one process at a time.
 
     Args:
-        command: what renders: is given run, episode id and view, and prints `FRAME of FRAMES`.
+        command: what renders: is given run, episode id, view and size, and prints `FRAME of FRAMES`.
     """
 
     def __init__(self, command: tuple[str, ...] = COMMAND) -> None:
@@ -72,7 +74,7 @@ class Renders:
     async def _render(self, render: Render) -> None:
         pipe = asyncio.subprocess.PIPE
         self._process = process = await asyncio.create_subprocess_exec(
-            *self._command, str(render.run), render.episode_id, render.view, stdout=pipe, stderr=pipe
+            *self._command, str(render.run), render.episode_id, render.view, str(SIZE_PX), stdout=pipe, stderr=pipe
         )
         assert process.stdout is not None
         assert process.stderr is not None

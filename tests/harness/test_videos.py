@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,30 @@ def projected(name: str, run: RunDirectory, size_px: int) -> tuple[int, int, int
     x, y = focal_px * right / -back, focal_px * up / -back
     scene.close()
     return round(size_px / 2 + x), round(size_px / 2 - y), round(min(abs(x), abs(y)))
+
+
+@pytest.mark.sim
+class TestOneEpisodeForThePage:
+    """What the review page starts for a video that is missing."""
+
+    def start(self, run: RunDirectory, episode_id: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness.sim.render_episode", str(run.path), episode_id, "true", "96"]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    def test_it_is_rendered_and_says_how_far_it_is(self, run: RunDirectory, tmp_path: Path) -> None:
+        record = run.records()[0]
+        copied = RunDirectory(Path(shutil.copytree(run.path, tmp_path / "copy")))
+        there = (copied.path / record.video).read_bytes()
+        (copied.path / record.video).unlink()
+        done = self.start(copied, record.spec.episode_id)
+        assert done.returncode == 0, done.stderr
+        frames = record.steps + 1
+        said = done.stdout.splitlines()
+        assert said[0] == f"5 of {frames}"
+        assert said[-1] == f"{frames} of {frames}"
+        assert (copied.path / record.video).read_bytes() == there  # as `vla-eval --render` draws it
+
+    def test_what_cannot_be_rendered_is_said(self, run: RunDirectory) -> None:
+        done = self.start(run, "libero_spatial/08/49/r0")
+        assert done.returncode == 1
+        assert "has no trace of an episode 'libero_spatial/08/49/r0'" in done.stderr

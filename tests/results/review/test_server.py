@@ -26,7 +26,7 @@ from tests.results.review.runs import STEPS, episodes, write_run
 FIRST, ERROR = "libero_spatial/00/00/r0", "libero_spatial/00/03/r0"
 RENDER = """
 import pathlib, shutil, sys
-run, episode, view = sys.argv[1:]
+run, episode, view, size = sys.argv[1:]
 suite, task, init, repeat = episode.split("/")
 print("1 of 3", flush=True)
 if init == "05":
