@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from results.comparison import ComparisonError, compare_records
 from results.lock import is_locked
 from results.manifest import RunManifest
 from results.records import RecordError, from_json
@@ -111,6 +112,17 @@ def episode_content(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:
         "joints": _rounded(trace.qpos[:, ARM_JOINTS]),
         "fingers": _rounded(trace.qpos[:, FINGERS]),
     }
+
+
+def comparison_content(runs: Sequence[RunDirectory], names: Sequence[str]) -> list[str]:
+    """What two runs say about each other, in words; or why they say nothing."""
+    (first, ours), (second, theirs) = ((run.manifest(), readable_records(run)[0]) for run in runs)
+    try:
+        compared = compare_records(first, ours, second, theirs)
+    except ComparisonError as error:
+        return [f"No comparison: {error}"]
+    sentences = [f"{pairing.name}: {pairing.sentence(*names)}" for pairing in compared.pairings]
+    return [*sentences, *(f"Differs beside the policy: {warning}" for warning in compared.warnings)]
 
 
 def as_script(variable: str, key: str, content: Any) -> str:

@@ -7,7 +7,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.review.content import NO_COURSE, as_script, episode_content, readable_records, run_content
+from results.review.content import (
+    NO_COURSE,
+    as_script,
+    comparison_content,
+    episode_content,
+    readable_records,
+    run_content,
+)
 from results.review.server import PAGE, PAGE_FILES
 from results.run_directory import RunDirectory
 from results.trace import TraceError
@@ -33,6 +40,10 @@ def export(runs: Sequence[Path], names: Sequence[str], folder: Path) -> int:
     for name in PAGE_FILES:
         shutil.copyfile(PAGE / name, folder / "page" / name)
     (folder / "page" / MARK).write_text(as_script("reviewExport", "runs", list(names)))
+    if len(runs) > 1:
+        said = comparison_content([RunDirectory(path) for path in runs], names)
+        (folder / "data").mkdir()
+        (folder / "data" / "comparison.js").write_text(as_script("reviewData", "comparison", said))
     videos = 0
     for number, (path, name) in enumerate(zip(runs, names, strict=True)):
         run, into = RunDirectory(path), folder / "data" / str(number)

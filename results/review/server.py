@@ -24,7 +24,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from results.review.content import episode_content, readable_records, run_content, version
+from results.review.content import comparison_content, episode_content, readable_records, run_content, version
 from results.review.renders import Renders
 from results.run_directory import RunDirectory
 from results.tags import TagError, check_review, write_review
@@ -72,6 +72,7 @@ class ReviewServer:
             Route("/", self._index),
             Route("/page/{name}", self._page),
             Route("/api/runs", self._count),
+            Route("/api/comparison", self._comparison),
             Route("/api/runs/{run:int}", self._run),
             Route("/api/runs/{run:int}/version", self._version),
             Route("/api/runs/{run:int}/episode", self._episode),
@@ -108,6 +109,11 @@ class ReviewServer:
 
     async def _count(self, request: Request) -> Response:
         return JSONResponse({"runs": self._names})
+
+    async def _comparison(self, request: Request) -> Response:
+        if len(self._runs) < 2:
+            raise HTTPException(404, "there is one run only")
+        return JSONResponse(await run_in_threadpool(comparison_content, self._runs, self._names))
 
     async def _run(self, request: Request) -> Response:
         number = self._number(request)
@@ -159,7 +165,7 @@ class ReviewServer:
         asks = request.method == "POST"
         render = self._renders.ask(run, episode_id, view) if asks else self._renders.find(run, episode_id, view)
         if render is None:
-            raise HTTPException(404, "nobody asked for this video")
+            return JSONResponse({"state": "not asked for"})
         state = {"state": render.state, "frame": render.frame, "frames": render.frames, "error": render.error}
         return JSONResponse(state)
 

@@ -116,6 +116,12 @@
     find("policy-view").hidden = !runs.some((run) => run.hasPolicyView);
     grid.draw(runs);
     filter();
+    if (runs.length > 1) {
+      source.comparison().then((lines) => {
+        find("comparison").replaceChildren(...lines.map((line) => make("p", {}, line)));
+        find("comparison").hidden = false;
+      }, (error) => find("comparison").replaceChildren(make("p", {}, error.message)));
+    }
   }
 
   function drawChoices() {

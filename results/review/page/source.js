@@ -40,6 +40,7 @@ Review.source = (() => {
   return {
     exported: Boolean(exported),
     runs: async () => exported || (await ask("api/runs")).runs,
+    comparison: () => exported ? script("comparison", "data/comparison.js") : ask("api/comparison"),
     run: (run) => exported ? script(`${run}`, `data/${run}/run.js`) : ask(`api/runs/${run}`),
     version: async (run) => (await ask(`api/runs/${run}/version`)).version,
     episode: (run, id) => exported

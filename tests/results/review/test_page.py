@@ -194,6 +194,9 @@ def test_two_runs_in_step(page: Page, folder: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", episodes("ssfsssssff" * 2))
     with served(folder, other) as address:
         open_page(page, address)
+        expect(page.locator("#comparison")).to_contain_text(
+            "No difference is shown: other alone succeeded in 4 episodes, run alone in 0"
+        )
         page.locator("#f-flipped").check()
         differ = sum(a != b for a, b in zip(LETTERS, "ssfsssssff" * 2, strict=True))
         expect(page.locator("#count")).to_have_text(f"{differ} of 20 episodes")

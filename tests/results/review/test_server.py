@@ -213,7 +213,7 @@ def test_pages_are_kept_to_themselves(client: TestClient) -> None:
 
 def test_a_missing_video_is_rendered_with_progress(client: TestClient, folder: Path) -> None:
     asked = {"id": "libero_spatial/00/01/r0", "view": "true"}
-    assert client.get("/api/runs/0/render", params=asked).status_code == 404
+    assert client.get("/api/runs/0/render", params=asked).json() == {"state": "not asked for"}
     status, state = post(client, "/api/runs/0/render", asked)
     assert status == 200
     deadline = time.monotonic() + 20
@@ -233,6 +233,19 @@ def test_a_video_that_cannot_be_rendered(client: TestClient) -> None:
     status, said = post(client, "/api/runs/0/render", {"id": ERROR})
     assert status == 409
     assert "left nothing to see" in str(said["error"])
+
+
+def test_two_runs_are_compared_in_words(folder: Path, tmp_path: Path) -> None:
+    other = write_run(tmp_path / "other", episodes("fffess"), files=False, protocol={"name": "openpi"})
+    same = write_run(tmp_path / "same", episodes("ssfesf"), files=False)
+    for second, text in (
+        (other, "No comparison: the runs were not made in the same simulation"),
+        (same, "No difference is shown: B alone"),
+    ):
+        with TestClient(ReviewServer([folder, second], ["A", "B"]).app(), base_url="http://localhost") as client:
+            assert text in client.get("/api/comparison").json()[0]
+    with TestClient(ReviewServer([folder], ["A"]).app(), base_url="http://localhost") as client:
+        assert client.get("/api/comparison").status_code == 404
 
 
 def test_scripts_cannot_be_broken_out_of() -> None:
