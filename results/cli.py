@@ -52,7 +52,7 @@ def run(arguments: ReportArguments, *, out: Console, errors: Console) -> int:
             raise ValueError(
                 f"expected one run directory, or two to compare (--output is for the latter), got {len(arguments.runs)}"
             )
-        first, second = arguments.runs
+        first, second = (path.resolve() for path in arguments.runs)
         comparison = compare(RunDirectory(first), RunDirectory(second))
         names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
         file = arguments.output or second / "comparisons" / f"{first.name}.md"
@@ -87,10 +87,8 @@ def print_comparison(console: Console, comparison: Comparison, first: str, secon
         console.print(f"{pairing.name}: {pairing.sentence(first, second)}", markup=False)
     for warning in comparison.warnings:
         console.print(f"[bold yellow]Differs beside the policy:[/bold yellow] {escape(warning)}")
-    if comparison.unfinished or comparison.planned_by_one:
-        console.print(
-            f"Left out: {comparison.unfinished} episodes without a result in one run, {comparison.planned_by_one} planned by one only."
-        )
+    if comparison.unpaired:
+        console.print(f"Left out: {comparison.unpaired} episodes that have a result in one run only.")
     for name, ids in ((first, comparison.first_only), (second, comparison.second_only)):
         more = f" … and {len(ids) - MOST_PRINTED} more" if len(ids) > MOST_PRINTED else ""
         if ids:

@@ -83,10 +83,8 @@ class Comparison:
     first_only: tuple[str, ...]
     """Ids of the episodes in which the first run alone succeeded, in order."""
     second_only: tuple[str, ...]
-    unfinished: int
-    """Episodes both runs planned, of which one or both have no result."""
-    planned_by_one: int
-    """Episodes only one of the runs planned."""
+    unpaired: int
+    """Episodes with a result in one run only."""
     warnings: tuple[str, ...]
     """What else differs between the runs, and could be behind a difference."""
     repeats: bool
@@ -131,14 +129,11 @@ def compare_records(
     pairings = [_pairing(suite, {i: pairs[i] for i in ids}) for suite, ids in by_suite.items()]
     if len(pairings) > 1:
         pairings.append(_pairing("all", pairs))
-    tasks = {*first.planned_episodes, *second.planned_episodes}
-    planned = [(first.planned_episodes.get(task, 0), second.planned_episodes.get(task, 0)) for task in tasks]
     return Comparison(
         pairings=tuple(pairings),
         first_only=tuple(i for i in common if pairs[i] == (True, False)),
         second_only=tuple(i for i in common if pairs[i] == (False, True)),
-        unfinished=max(0, sum(map(min, planned)) - len(common)),
-        planned_by_one=sum(abs(a - b) for a, b in planned),
+        unpaired=len(ours.keys() ^ theirs.keys()),
         warnings=tuple(
             differences(
                 *_on_common_tasks(first, second), ignore=MEANT_TO_DIFFER, names=("in the first", "in the second")

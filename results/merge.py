@@ -13,6 +13,7 @@ from pathlib import Path
 from results.manifest import RunManifest, differences, write_manifest
 from results.run_directory import RunDirectory
 from results.summary import write_summary
+from results.tags import read_reviews, write_reviews
 from results.video import video_path
 from tasks.interface import EpisodeRecord
 from tasks.plan import parse_shard
@@ -38,6 +39,7 @@ def merge_shards(folders: Sequence[Path], target: Path) -> tuple[RunManifest, li
         MergeError: a shard is missing, named twice, belongs to another run or is no shard.
         RunDirectoryError: a shard is still running, or `target` cannot be written.
         RecordError: a shard's `episodes.jsonl` is damaged.
+        TagError: a shard's `review.json` is.
         OSError: the disk is full.
     """
     folders = list({folder.resolve(): folder for folder in folders}.values())  # the same one twice is one
@@ -58,9 +60,12 @@ def merge_shards(folders: Sequence[Path], target: Path) -> tuple[RunManifest, li
             for record in shard.records():
                 _take_files(shard.path, target, record)
                 merged.append(record)
-        merged.log.write("merged", shards=[str(shard.path.resolve()) for shard in shards])
-        write_manifest(target / "manifest.json", manifest)  # last: half a merge is no run
         wall_s = sum(shard.log.wall_s() for shard in shards)
+        reviews = {key: review for shard in shards for key, review in read_reviews(shard.path).items()}
+        if reviews:
+            write_reviews(target, reviews)
+        merged.log.write("merged", shards=[str(shard.path.resolve()) for shard in shards], wall_s=wall_s)
+        write_manifest(target / "manifest.json", manifest)  # last: half a merge is no run
         records = merged.records()
         write_summary(target, manifest, records, wall_s)
         return manifest, records, wall_s

@@ -123,12 +123,8 @@ def comparison_report(comparison: Comparison, first: str, second: str) -> str:
     ]
     head = ("", "episodes", "both", f"{first} only", f"{second} only", "neither", "difference", "95 % interval", "p")
     notes = [f"**Differs beside the policy**: {_escaped(warning)}" for warning in comparison.warnings]
-    if comparison.unfinished:
-        notes.append(
-            f"{comparison.unfinished} episodes that both planned have no result in one of them, and are left out."
-        )
-    if comparison.planned_by_one:
-        notes.append(f"{comparison.planned_by_one} episodes were planned by one run only, and are left out.")
+    if comparison.unpaired:
+        notes.append(f"{comparison.unpaired} episodes have a result in one run only, and are left out.")
     parts = [
         f"# {second} against {first}",
         _bullets([f"{_named(p.name)}{p.sentence(first, second)}" for p in comparison.pairings]),
@@ -174,8 +170,9 @@ def _suite_sentence(row: dict[Any, Any]) -> str:
     unfinished = int(row["errors"] + row["missing"])
     if not finished:
         return f"{row['suite']}: no episode of {row['planned']} has a result."
+    mean = "the mean of its tasks; " if row["interval"].startswith("stratified") else ""
     text = (
-        f"**{row['suite']}: {100 * row['rate']:.1f} %** ({int(row['successes'])} of {finished} episodes; 95 % interval "
+        f"**{row['suite']}: {100 * row['rate']:.1f} %** ({mean}{int(row['successes'])} of {finished} episodes; 95 % interval "
         f"{100 * row['low_95']:.1f} – {100 * row['high_95']:.1f})"
     )
     if not unfinished:
@@ -237,10 +234,15 @@ def _behaviour_table(folder: Path, records: Sequence[EpisodeRecord], suites: pd.
 
 def _time_sentence(records: Sequence[EpisodeRecord], wall_s: float) -> str:
     shares = time_shares(records)
-    if not shares or wall_s <= 0:
+    if not shares:
         return "Nothing ran."
     parts = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= 0.005)
-    return f"{len(records)} episodes in {wall_s:.0f} s, {60 * len(records) / wall_s:.1f} per minute. Of the workers' time: {parts}."
+    speed = (
+        f" in {wall_s:.0f} s, {60 * len(records) / wall_s:.1f} per minute"
+        if wall_s > 0
+        else " (no session has ended yet)"
+    )
+    return f"{len(records)} episodes{speed}. Of the workers' time: {parts}."
 
 
 def _tags(folder: Path, records: Sequence[EpisodeRecord]) -> str:

@@ -73,9 +73,12 @@ class RunLog:
             self.write("session_killed", at_s=max(started_s, last_sign_s))
 
     def wall_s(self) -> float:
-        """Duration of all ended sessions together [s]; a killed one counts up to its last finished episode."""
+        """Duration of all ended sessions together [s], those of merged shards included; a killed one counts up to its last
+        finished episode."""
         total, started = 0.0, ""
         for event in self.events():
+            if event.event == "merged":
+                total += float(event.details.get("wall_s", 0.0))
             if event.event == "session_started":
                 started = event.utc
             elif started and event.event in ("session_ended", "session_killed"):

@@ -156,10 +156,10 @@ def newcombe_paired(counts: PairedCounts, confidence: float = 0.95, design_effec
     n = counts.total / design_effect
     if not n:
         return NOTHING_KNOWN
-    a, b, c, d = (x / design_effect for x in (counts.both, counts.second_only, counts.first_only, counts.neither))
-    ours, theirs = wilson(a + b, n, confidence), wilson(a + c, n, confidence)
-    product = (a + b) * (c + d) * (a + c) * (b + d)
-    cross = a * d - b * c
+    both, first, second, neither = counts.both, counts.first_only, counts.second_only, counts.neither
+    ours, theirs = (wilson((both + alone) / design_effect, n, confidence) for alone in (second, first))
+    product = (both + second) * (first + neither) * (both + first) * (second + neither) / design_effect**4
+    cross = (both * neither - second * first) / design_effect**2
     corrected = cross if cross < 0 else max(0.0, cross - n / 2)
     phi = corrected / math.sqrt(product) if product > 0 else 0.0
     difference = ours.rate - theirs.rate

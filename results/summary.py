@@ -56,7 +56,9 @@ def _finished(episodes: pd.DataFrame) -> Sample:
 def _rates(episodes: pd.DataFrame, planned: int, interval: Interval, method: str) -> dict[str, Any]:
     """Counts and intervals of a group of episodes."""
     successes, timeouts, errors = (int(episodes[column].sum()) for column in ("success", "timeout", "error"))
-    at_worst = wilson(successes, planned)
+    of = _finished(episodes)
+    share = of.effective / of.episodes if of.episodes else 1.0  # repeats of init states say less
+    at_worst = wilson(successes * share, planned * share)
     return {
         "planned": planned,
         "successes": successes,
@@ -114,7 +116,7 @@ def _suite_interval(episodes: pd.DataFrame, planned: dict[int, int]) -> tuple[In
     """The interval of a suite's rate, and how it was made."""
     tasks = [_finished(episodes[episodes["task_index"] == index]) for index in planned]
     pooled = _finished(episodes)
-    if len({task.episodes for task in tasks}) == 1:
+    if len({task.episodes for task in tasks}) == 1 and len(set(planned.values())) == 1:
         return clustered_wilson(pooled), _method("Wilson", pooled)
     return stratified_wilson(tasks, list(planned.values())), _method("stratified Wilson", pooled)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ TAGS = (
 )
 """Why an episode failed; several may hold."""
 FILE = "review.json"
+LOCK_FILE = ".review.lock"
 LONGEST_NOTE = 4000
 """Characters."""
 
@@ -47,7 +49,7 @@ def check_review(tags: object, note: object) -> EpisodeReview:
     """
     if not isinstance(tags, list | tuple) or not all(tag in TAGS for tag in tags):
         raise TagError(f"expected tags out of {', '.join(TAGS)}, got {tags!r}")
-    if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+    if not isinstance(note, str) or len(note) > LONGEST_NOTE or not _is_text(note):
         raise TagError(f"expected a note of at most {LONGEST_NOTE} characters")
     return EpisodeReview(tags=tuple(tag for tag in TAGS if tag in tags), note=note)
 
@@ -75,12 +77,32 @@ def write_review(run: Path, episode_id: str, review: EpisodeReview) -> None:
         TagError: the file is damaged.
         OSError: it cannot be written; it is as it was.
     """
-    reviews = read_reviews(run)
-    reviews.pop(episode_id, None)
-    if review.tags or review.note:
-        reviews[episode_id] = review
-    content = {key: {"tags": list(said.tags), "note": said.note} for key, said in sorted(reviews.items())}
-    write_atomically(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+    write_reviews(run, {episode_id: review})
+
+
+def write_reviews(run: Path, said: Mapping[str, EpisodeReview]) -> None:
+    """`write_review` for several episodes. Whoever else writes waits.
+
+    Raises:
+        TagError: the file is damaged.
+        OSError: it cannot be written; it is as it was.
+    """
+    with (run / LOCK_FILE).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        reviews = {
+            key: review for key, review in (read_reviews(run) | dict(said)).items() if review.tags or review.note
+        }
+        content = {key: {"tags": list(review.tags), "note": review.note} for key, review in sorted(reviews.items())}
+        write_atomically(run / FILE, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _is_text(note: str) -> bool:
+    """Whether it can be written: half of a surrogate pair cannot."""
+    try:
+        note.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def count_tags(reviews: Mapping[str, EpisodeReview]) -> dict[str, int]:

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 import sys
+import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,13 +82,28 @@ def _serve(arguments: ReviewArguments, names: list[str], out: Console, errors: C
     out.print(f"{' and '.join(names)}: {address} (Ctrl-C ends it)", markup=False, soft_wrap=True)
     if not loopback:
         errors.print("vla-review: other machines can reach this address; there is no password", markup=False)
-    if arguments.browser:
-        webbrowser.open(address)
-    app = ReviewServer(arguments.runs, names).app(LOOPBACK_NAMES if loopback else ["*"])
+    listening.listen()
+    if arguments.browser:  # a text browser would not return
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    app = ReviewServer(arguments.runs, names).app(answered_names(arguments.host))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     return EXIT_OK
+
+
+def answered_names(host: str) -> list[str]:
+    """What the server answers to when it listens on `host`: loopback's names and, if others can reach it, this machine's."""
+    names = [*LOOPBACK_NAMES, host, f"[{host}]"]
+    if not is_loopback(host):
+        machine = socket.gethostname()
+        names += [machine, socket.getfqdn()]
+        with contextlib.suppress(OSError):
+            names += [str(entry[4][0]) for entry in socket.getaddrinfo(machine, None)]
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            out.connect(("192.0.2.1", 9))  # sends nothing; tells by which address others see this machine
+            names.append(str(out.getsockname()[0]))
+    return list(dict.fromkeys(names))
 
 
 def is_loopback(host: str) -> bool:

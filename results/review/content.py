@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,15 @@ HAND_POSITION = slice(0, 3)
 NO_COURSE: dict[str, list[Any]] = {key: [] for key in ("actions", "queries", "hand", "joints", "fingers")}
 """What there is to see of an episode without a trace."""
 LETTERS = {Outcome.SUCCESS: "s", Outcome.TIMEOUT: "f", Outcome.ERROR: "e"}
+
+
+class OutsideError(ValueError):
+    """A file of the run is a link that leads out of it."""
+
+
+def is_inside(run: Path, file: Path) -> bool:
+    """Whether it is a file, and within the run wherever links lead."""
+    return file.is_file() and file.resolve().is_relative_to(run.resolve())
 
 
 def readable_records(run: RunDirectory) -> tuple[list[EpisodeRecord], list[int]]:
@@ -99,11 +109,15 @@ def episode_content(run: RunDirectory, record: EpisodeRecord) -> dict[str, Any]:
 
     Raises:
         TraceError: its trace is missing or damaged.
+        OutsideError: it is a link to elsewhere.
     """
     content: dict[str, Any] = {"id": record.spec.episode_id, "error": record.error, "steps": record.steps}
     if not record.trace:
         return content | NO_COURSE
-    trace = read_trace(run.path / record.trace)
+    file = run.path / record.trace
+    if file.exists() and not is_inside(run.path, file):
+        raise OutsideError(f"{record.trace} lies outside the run")
+    trace = read_trace(file)
     return content | {
         "actionNames": ACTION_NAMES,
         "actions": _rounded(np.clip(trace.actions, -1.0, 1.0)),
@@ -139,6 +153,9 @@ def _script_json(content: Any) -> str:
 
 def _is_sound(record: EpisodeRecord) -> bool:
     """Whether a record names files of its own run only: somebody may have sent it."""
+    numbers = (record.steps, record.queries, record.clipped_actions)
+    if not isinstance(record.spec.episode_id, str) or not all(type(number) is int for number in numbers):
+        return False
     parts = record.spec.episode_id.split("/")
     sound = len(parts) == 4 and all(
         part and part not in (".", "..") and "\\" not in part and "\0" not in part for part in parts
@@ -190,6 +207,7 @@ def _rate(row: dict[Any, Any]) -> dict[str, Any]:
         "rate": row["rate"] if known else None,
         "low": row["low_95"] if known else None,
         "high": row["high_95"] if known else None,
+        "isMean": row["interval"].startswith("stratified"),
     }
 
 
@@ -207,5 +225,7 @@ def _about(manifest: RunManifest) -> list[list[str]]:
     return [row for row in rows if row[1]]
 
 
-def _rounded(values: NDArray[np.floating[Any]]) -> list[list[float]]:
-    return np.round(values.astype(np.float64), 4).tolist()
+def _rounded(values: NDArray[np.floating[Any]]) -> list[list[float | None]]:
+    """As JSON has numbers: none that is infinite or no number."""
+    rounded = np.round(values.astype(np.float64), 4)
+    return [[value if math.isfinite(value) else None for value in row] for row in rounded.tolist()]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from results.review.content import (
     NO_COURSE,
+    OutsideError,
     as_script,
     comparison_content,
     episode_content,
+    is_inside,
     readable_records,
     run_content,
 )
@@ -21,7 +23,8 @@ from results.trace import TraceError
 from results.video import video_path
 
 MARK = "exported.js"
-"""Makes the page read scripts instead of asking a server; its presence marks a folder as an export."""
+"""Makes the page read scripts instead of asking a server, and so marks a folder as an export."""
+VARIABLE = "reviewExport"
 
 
 def export(runs: Sequence[Path], names: Sequence[str], folder: Path) -> int:
@@ -39,7 +42,7 @@ def export(runs: Sequence[Path], names: Sequence[str], folder: Path) -> int:
     shutil.copyfile(PAGE / "index.html", folder / "index.html")
     for name in PAGE_FILES:
         shutil.copyfile(PAGE / name, folder / "page" / name)
-    (folder / "page" / MARK).write_text(as_script("reviewExport", "runs", list(names)))
+    (folder / "page" / MARK).write_text(as_script(VARIABLE, "runs", list(names)))
     if len(runs) > 1:
         said = comparison_content([RunDirectory(path) for path in runs], names)
         (folder / "data").mkdir()
@@ -54,14 +57,14 @@ def export(runs: Sequence[Path], names: Sequence[str], folder: Path) -> int:
             episode_id = record.spec.episode_id
             try:
                 course = episode_content(run, record)
-            except TraceError as error:
+            except (TraceError, OutsideError) as error:
                 course = {"id": episode_id, "error": str(error), "steps": record.steps} | NO_COURSE
             (into / f"{_file_name(episode_id)}.js").write_text(
                 as_script("reviewData", f"{number}/{episode_id}", course)
             )
             for policy_view in (False, True):
                 video = video_path(episode_id, policy_view=policy_view)
-                if (path / video).is_file():
+                if is_inside(path, path / video):
                     (into / video).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path / video, into / video)
                     videos += 1
@@ -75,7 +78,8 @@ def _file_name(episode_id: str) -> str:
 def _make_room(folder: Path) -> None:
     if not folder.exists():
         return
-    if not folder.is_dir() or (any(os.scandir(folder)) and not (folder / "page" / MARK).is_file()):
+    mark = folder / "page" / MARK
+    if not folder.is_dir() or (any(os.scandir(folder)) and not (mark.is_file() and VARIABLE in mark.read_text())):
         raise ValueError(f"{folder} holds something else than an export; name a new folder")
     for name in ("index.html", "page", "data"):
         there = folder / name

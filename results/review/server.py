@@ -24,7 +24,15 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from results.review.content import comparison_content, episode_content, readable_records, run_content, version
+from results.review.content import (
+    OutsideError,
+    comparison_content,
+    episode_content,
+    is_inside,
+    readable_records,
+    run_content,
+    version,
+)
 from results.review.renders import Renders
 from results.run_directory import RunDirectory
 from results.tags import TagError, check_review, write_review
@@ -44,7 +52,7 @@ PAGE_FILES = {
 }
 POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 LARGEST_BODY = 64 * 1024
-LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 class ReviewServer:
@@ -66,7 +74,7 @@ class ReviewServer:
         """The ASGI application.
 
         Args:
-            hosts: names it answers to; `*`: any.
+            hosts: names it answers to: a page elsewhere must not reach it under a name of its own.
         """
         routes = [
             Route("/", self._index),
@@ -132,6 +140,8 @@ class ReviewServer:
             return JSONResponse(await run_in_threadpool(episode_content, self._runs[number], record))
         except TraceError as error:
             raise HTTPException(410, str(error)) from error
+        except OutsideError as error:
+            raise HTTPException(403, str(error)) from error
 
     async def _video(self, request: Request) -> Response:
         number, record = await self._found(request, request.query_params.get("id"))
@@ -139,7 +149,7 @@ class ReviewServer:
         file = self._runs[number].path / video_path(record.spec.episode_id, policy_view=policy_view)
         if not file.is_file():
             raise HTTPException(404, "this episode has no such video")
-        if not file.resolve().is_relative_to(self._runs[number].path):
+        if not is_inside(self._runs[number].path, file):
             raise HTTPException(403, "this video lies outside the run")
         return FileResponse(file, media_type="video/mp4")  # byte ranges and all
 

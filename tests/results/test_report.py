@@ -39,8 +39,8 @@ def test_it_says_rates_intervals_and_what_is_missing(tmp_path: Path) -> None:
     row = suite_frame(records(), PLANNED).iloc[0]
     low, high = (f"{100 * row[key]:.1f}" for key in ("low_95", "high_95"))
     assert (
-        f"- **libero_spatial: 83.3 %** (3 of 4 episodes; 95 % interval {low} – {high}). **2 of 6 episodes have no result**"
-        in text
+        "- **libero_spatial: 83.3 %** (the mean of its tasks; 3 of 4 episodes; 95 % interval "
+        f"{low} – {high}). **2 of 6 episodes have no result**" in text
     )
     assert "with all of them counted as failures: 50.0 %" in text
     assert "| 0 | pick up the bowl | 2/3 | 66.7 | 20.8 – 93.9 | 0 | 0 | 80 |" in text
@@ -54,6 +54,11 @@ def test_a_run_without_episodes_has_a_report(tmp_path: Path) -> None:
     text = (tmp_path / "report.md").read_text()
     assert "libero_spatial: no episode of 6 has a result." in text
     assert "nan" not in text
+
+
+def test_a_run_that_has_not_ended_says_so(tmp_path: Path) -> None:
+    write_report(tmp_path, manifest(PLANNED), records(), wall_s=0.0)
+    assert "6 episodes (no session has ended yet). Of the workers' time: " in (tmp_path / "report.md").read_text()
 
 
 def test_the_plots_are_svg_and_the_same_every_time(tmp_path: Path) -> None:

@@ -163,6 +163,19 @@ def test_with_repeats_whole_clusters_change_sides(differences: list[int]) -> Non
     assert mcnemar(differences) == pytest.approx(np.mean([way >= abs(sum(differences)) for way in ways]))
 
 
+def test_rounding_breaks_no_interval() -> None:
+    """One run succeeded in all pairs; its count over the design effect must not exceed that of the pairs."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        sizes = rng.integers(1, 6, 8)
+        firsts = rng.binomial(sizes, 0.6)
+        successes = int(firsts.sum())
+        table = counts(successes, int(sizes.sum()) - successes, 0, 0)
+        effect = paired_design_effect(table, (sizes - firsts).tolist(), sizes.tolist())
+        interval = newcombe_paired(table, design_effect=effect)
+        assert 0 <= interval.rate <= interval.high <= 1
+
+
 def test_repeats_widen_the_interval_of_a_difference() -> None:
     table = counts(20, 12, 2, 6)
     assert paired_design_effect(table, [1] * 12 + [-1] * 2 + [0] * 26, [1] * 40) == 1.0

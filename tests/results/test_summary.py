@@ -67,6 +67,12 @@ def test_a_suite_of_unequal_tasks_is_their_mean() -> None:
     assert rows.iloc[1]["missing"] == 2
 
 
+def test_tasks_that_were_planned_unequally_are_not_pooled() -> None:
+    finished = [record(episode(t, i), OUTCOMES[o]) for t, os in enumerate(("ss", "tt")) for i, o in enumerate(os)]
+    row = suite_frame(finished, {"libero_spatial/00": 6, "libero_spatial/01": 2}).iloc[0]
+    assert (row["rate"], row["interval"]) == (0.75, "stratified Wilson")
+
+
 def test_repeats_of_an_init_state_are_clustered() -> None:
     """Ten init states run twice with the same result say as much as ten episodes."""
     repeated = [

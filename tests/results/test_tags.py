@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,24 @@ def test_what_is_said_is_found_again_and_can_be_taken_back(tmp_path: Path) -> No
     assert list(read_reviews(tmp_path)) == [A]
 
 
+def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    ids = [f"libero_spatial/00/{i:02d}/r0" for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_review(tmp_path, i, check_review(["stuck"], i)), ids))
+    assert {key: said.note for key, said in read_reviews(tmp_path).items()} == {i: i for i in ids}
+
+
 @pytest.mark.parametrize(
     ("tags", "note"),
-    [(["bored"], ""), ("stuck", ""), (None, ""), ([1], ""), ([], None), ([], "x" * (LONGEST_NOTE + 1))],
+    [
+        (["bored"], ""),
+        ("stuck", ""),
+        (None, ""),
+        ([1], ""),
+        ([], None),
+        ([], "x" * (LONGEST_NOTE + 1)),
+        ([], "half a pair: \ud83d"),
+    ],
 )
 def test_nonsense_is_refused(tags: object, note: object) -> None:
     with pytest.raises(TagError, match="expected"):

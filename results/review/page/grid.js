@@ -61,14 +61,18 @@ Review.Grid = class {
       }
       fragment.append(table);
     }
+    const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.id : "";
     this.place.replaceChildren(fragment);
     this.mark(this.chosen);
+    if (focused && this.cells.has(focused)) this.cells.get(focused).focus({ preventScroll: true });
   }
 
   rate(row) {
     if (!row) return "not run";
     const interval = row.low === null ? "" : ` (${(100 * row.low).toFixed(1)} – ${(100 * row.high).toFixed(1)})`;
-    return `${row.successes}/${row.finished} = ${Review.percent(row.rate)}${interval}`;
+    const rate = `${Review.percent(row.rate)}${interval}`;
+    if (row.isMean) return `${rate}, mean of its tasks; ${row.successes} of ${row.finished}`;
+    return `${row.successes}/${row.finished} = ${rate}`;
   }
 
   short(run, key) {
@@ -81,7 +85,10 @@ Review.Grid = class {
     const letters = found.map((record) => record ? record.o : "m");
     const said = letters.map((letter) => Review.outcomes[letter] || "no result");
     const cell = Review.make("button", { type: "button", tabIndex: -1, className: `cell ${letters[0]}` });
-    if (letters.length > 1) cell.classList.add("two", `b-${letters[1]}`);
+    if (letters.length > 1) {
+      cell.classList.add("two", `b-${letters[1]}`);
+      if (letters[0] !== "s" || letters[1] !== "s") cell.dataset.marks = letters.map((letter) => ({ s: "✓", f: "×", e: "!", m: "·" }[letter])).join("");
+    }
     cell.dataset.id = id;
     const words = said.length > 1 ? `${this.runs[0].name} ${said[0]}, ${this.runs[1].name} ${said[1]}` : said[0];
     cell.setAttribute("aria-label", `task ${task.index}, init ${id.split("/")[2]}: ${words}`);

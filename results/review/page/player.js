@@ -10,13 +10,17 @@ Review.Player = class {
     this.speed = 1;
     this.videos = [];
     this.last = -1;
+    this.sought = 0;
     this.token = 0;
     const tick = () => { this.follow(); requestAnimationFrame(tick); };
     requestAnimationFrame(tick);
   }
 
   get playing() { return this.videos.some((video) => !video.paused && !video.ended); }
-  get step() { return Math.max(0, ...this.videos.map((video) => Math.floor(video.currentTime * this.hz + 0.01))); }
+  get step() {
+    if (!this.videos.length) return this.sought; // nothing to see, but something to read
+    return Math.max(...this.videos.map((video) => Math.floor(video.currentTime * this.hz + 0.01)));
+  }
 
   // shown: [{run, name, record}] of one run or two; record undefined where it has no such episode.
   show(shown, view) {
@@ -25,6 +29,7 @@ Review.Player = class {
     this.token += 1;
     this.videos = [];
     this.last = -1;
+    this.sought = 0;
     this.place.replaceChildren(...shown.map(({ run, name, record }) => {
       const figure = make("figure");
       const caption = make("figcaption", {}, shown.length > 1 ? `${name}: ` : "", record ? Review.outcomes[record.o] : "not in this run");
@@ -67,9 +72,13 @@ Review.Player = class {
     said.setAttribute("role", "status");
     box.append(make("span", {}, `${what}. `), button, progress, said);
     button.addEventListener("click", () => this.render(run, record, view, { box, button, progress, said }));
+    const token = this.token;
     Review.source.rendering(run, record.id, view).then((state) => {
+      if (this.token !== token) return;
       if (state.state === "waiting" || state.state === "rendering") button.click();
-    }).catch(() => {}); // nobody asked for it yet
+      if (state.state === "done") this.found(run, record, view, box);
+      if (state.state === "failed") said.textContent = state.error;
+    }, (error) => { said.textContent = error.message; });
     return box;
   }
 
@@ -87,8 +96,7 @@ Review.Player = class {
         state = await Review.source.rendering(run, record.id, view);
       }
       if (state.state === "failed") throw new Error(state.error);
-      record[view === "policy" ? "p" : "v"] = true;
-      if (this.token === token) box.replaceWith(this.video(run, record, view));
+      if (this.token === token) this.found(run, record, view, box);
     } catch (error) {
       progress.hidden = true;
       button.disabled = false;
@@ -97,11 +105,20 @@ Review.Player = class {
     }
   }
 
+  // It is there now.
+  found(run, record, view, box) {
+    record[view === "policy" ? "p" : "v"] = true;
+    box.replaceWith(this.video(run, record, view));
+  }
+
+  atEnd(video) { return video.ended || video.currentTime > video.duration - 1.2 / this.hz; }
+
   // Two videos must not drift; the clock must not lag.
   follow() {
     const step = this.step;
     const [first, second] = this.videos;
-    if (second && !first.paused && !first.ended && !second.ended && Math.abs(first.currentTime - second.currentTime) > 1.5 / this.hz) {
+    const both = second && !first.paused && !second.paused && !first.seeking && !second.seeking;
+    if (both && !this.atEnd(first) && !this.atEnd(second) && Math.abs(first.currentTime - second.currentTime) > 1.5 / this.hz) {
       second.currentTime = first.currentTime;
     }
     if (step !== this.last) {
@@ -113,14 +130,15 @@ Review.Player = class {
   toggle() { if (this.playing) this.pause(); else this.play(); }
 
   play() {
-    if (this.videos.length && this.videos.every((video) => video.ended)) this.seek(0);
-    for (const video of this.videos) if (!video.ended) video.play().catch(() => {}); // it was taken away meanwhile
+    if (this.videos.length && this.videos.every((video) => this.atEnd(video))) this.seek(0);
+    for (const video of this.videos) if (!this.atEnd(video)) video.play().catch(() => {}); // it was taken away meanwhile
   }
 
   pause() { for (const video of this.videos) video.pause(); }
 
   seek(step) {
     this.pause();
+    this.sought = Math.max(step, 0);
     for (const video of this.videos) {
       const end = Number.isFinite(video.duration) ? video.duration : step / this.hz;
       video.currentTime = Math.min(Math.max(step, 0) / this.hz + 0.5 / this.hz, Math.max(end - 0.25 / this.hz, 0));

@@ -33,7 +33,7 @@ Review.Plots = class {
     ];
     if (courses.some((course) => course && course.hand.length)) {
       const strip = { name: "hand [m]", rows: "hand", columns: [0, 1, 2] };
-      const values = courses.filter(Boolean).flatMap((course) => course.hand.flat());
+      const values = courses.filter(Boolean).flatMap((course) => course.hand.flat()).filter((value) => value !== null);
       strip.low = Math.min(...values);
       strip.high = Math.max(strip.low + 0.01, ...values);
       this.strips.push(strip);
@@ -84,6 +84,7 @@ Review.Plots = class {
           pen.beginPath();
           course[strip.rows].forEach((values, i) => {
             const step = strip.rows === "hand" ? course.queries[i] : i;
+            if (values[column] === null) return; // no number
             if (i) pen.lineTo(x(step), y(values[column])); else pen.moveTo(x(step), y(values[column]));
           });
           pen.stroke();
@@ -99,14 +100,14 @@ Review.Plots = class {
   values(course, step) {
     if (!course || !course.actions.length) return "";
     const action = course.actions[Math.min(step, course.actions.length - 1)];
-    const show = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+    const show = (value) => value === null ? "none" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
     const parts = course.actionNames.map((name, i) => `${name} ${show(action[i])}`);
     let last = -1;
     course.queries.forEach((query, i) => { if (query <= step) last = i; });
     const asked = last < 0 ? "" : `; asked ${step - course.queries[last]} steps ago`;
     const fingers = course.fingers[Math.min(step, course.fingers.length - 1)];
     const open = `; fingers ${(100 * (fingers[0] - fingers[1])).toFixed(1)} cm apart`;
-    const at = last < 0 ? "" : `; hand at ${course.hand[last].map((v) => v.toFixed(3)).join(", ")} m`;
+    const at = last < 0 ? "" : `; hand at ${course.hand[last].map((v) => v === null ? "none" : v.toFixed(3)).join(", ")} m`;
     return `${parts.join("  ")}${open}${at}${asked}`;
   }
 };

@@ -10,6 +10,8 @@
   let chosen = "";
   let courses = [];
   let saving = Promise.resolve();
+  let edits = 0; // tags and notes made here: a run read meanwhile does not know them
+  const unsaved = new Map(); // id → review that the server has not confirmed
   const grid = new Review.Grid(find("grid"), choose);
   const plots = new Review.Plots(find("plots"), (step) => player.seek(step));
   const player = new Review.Player(find("videos"), moment);
@@ -57,7 +59,11 @@
     find("prompt").textContent = task ? task.prompt || task.name : "";
     showVideos();
     showReview();
+    if (!unsaved.size) find("saved").textContent = "";
     find("error").hidden = true;
+    const own = grid.records[0].has(id) && !source.exported;
+    find("tags").disabled = !own;
+    find("note").readOnly = !own;
     plots.show([]);
     courses = [];
     const found = await Promise.all(runs.map((run, number) => grid.records[number].has(id)
@@ -81,19 +87,31 @@
   function showReview() {
     const said = reviews(chosen);
     for (const box of find("tags").querySelectorAll("input")) box.checked = said.tags.includes(box.value);
-    if (document.activeElement !== find("note")) find("note").value = said.note;
-    find("saved").textContent = "";
+    find("note").value = said.note;
   }
 
   function save(id, tags, note) {
+    edits += 1;
     runs[0].reviews[id] = { tags, note };
     if (!tags.length && !note) delete runs[0].reviews[id];
+    unsaved.set(id, { tags, note });
     find("saved").textContent = "Saving…";
-    saving = saving.then(() => source.review(0, id, tags, note)).then(
-      () => { if (chosen === id) find("saved").textContent = "Saved."; },
-      (error) => { find("saved").textContent = `Not saved: ${error.message}`; },
-    );
+    saving = saving.then(sendUnsaved);
     filter();
+  }
+
+  // What failed is tried again with the next, and every few seconds.
+  async function sendUnsaved() {
+    for (const [id, said] of [...unsaved]) {
+      try {
+        await source.review(0, id, said.tags, said.note);
+        if (unsaved.get(id) === said) unsaved.delete(id);
+      } catch (error) {
+        find("saved").textContent = `Not saved yet (${unsaved.size} episodes): ${error.message}`;
+        return;
+      }
+    }
+    if (!unsaved.size) find("saved").textContent = "Saved.";
   }
 
   function saveTags() {
@@ -102,7 +120,13 @@
   }
 
   function saveNote() {
-    if (!source.exported && chosen && find("note").value !== reviews(chosen).note) save(chosen, reviews(chosen).tags, find("note").value);
+    if (!find("note").readOnly && chosen && find("note").value !== reviews(chosen).note) save(chosen, reviews(chosen).tags, find("note").value);
+  }
+
+  // Said once, however often it is found.
+  function warn(lines) {
+    if (lines.join("\n") === [...find("warnings").children].map((line) => line.textContent).join("\n")) return;
+    find("warnings").replaceChildren(...lines.map((line) => make("p", {}, line)));
   }
 
   function drawRuns() {
@@ -111,7 +135,7 @@
     find("title").textContent = names.join(" and ");
     document.title = `${names.join(" and ")} · vla-review`;
     find("live").hidden = !runs.some((run) => run.running);
-    find("warnings").replaceChildren(...runs.flatMap((run) => run.warnings.map((text) => make("p", {}, `${run.name}: ${text}`))));
+    warn(runs.flatMap((run) => run.warnings.map((text) => `${run.name}: ${text}`)));
     find("about-rows").replaceChildren(...runs.map((run) => make("dl", {}, ...run.about.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]))));
     find("policy-view").hidden = !runs.some((run) => run.hasPolicyView);
     grid.draw(runs);
@@ -128,36 +152,45 @@
     for (const task of grid.tasks.values()) find("f-task").append(make("option", { value: task.key }, `${task.suite} ${task.index}: ${task.prompt || task.name}`));
     runs[0].tags.forEach((tag, i) => {
       find("f-tag").append(make("option", { value: tag }, tag));
-      const box = make("input", { type: "checkbox", value: tag, disabled: source.exported });
+      const box = make("input", { type: "checkbox", value: tag });
       box.setAttribute("aria-keyshortcuts", `${i + 1}`);
       find("tags").append(make("label", {}, box, make("kbd", {}, `${i + 1}`), ` ${tag}`));
     });
     find("flipped").hidden = runs.length < 2;
-    find("note").readOnly = source.exported;
     if (runs.length > 1) find("tags").querySelector("legend").textContent = `Why it failed (${runs[0].name})`;
   }
 
   async function refresh() {
-    for (let number = 0; number < runs.length; number += 1) {
-      try {
-        if (await source.version(number) === runs[number].version && !runs[number].running) continue;
-        const before = runs[number].version, was = runs[number].running;
-        const now = await source.run(number);
-        if (now.version === before && now.running === was) continue;
-        const wanted = now.episodes.find((episode) => episode.id === chosen);
-        const had = grid.records[number].get(chosen);
-        await saving;
-        runs[number] = now;
-        drawRuns();
-        if (chosen && wanted && !had) choose(chosen); else if (chosen) showReview();
-        if (!chosen) choose(grid.shown[0]);
-      } catch (error) {
-        find("warnings").replaceChildren(make("p", {}, `The server does not answer: ${error.message}`));
-      }
+    try {
+      if (unsaved.size) await (saving = saving.then(sendUnsaved));
+      for (let number = 0; number < runs.length; number += 1) await refreshRun(number);
+      if (silent) drawRuns();
+      silent = false;
+    } catch (error) {
+      silent = true;
+      warn([`The server does not answer: ${error.message}`]);
     }
     setTimeout(refresh, POLL_MS);
   }
 
+  async function refreshRun(number) {
+    const old = runs[number];
+    if (await source.version(number) === old.version && !old.running) return;
+    await saving;
+    const before = edits;
+    const now = await source.run(number);
+    if (edits !== before || unsaved.size) return; // it is older than what was said here; the next time
+    if (now.version === old.version && now.running === old.running) return;
+    const wanted = now.episodes.some((episode) => episode.id === chosen), had = grid.records[number].has(chosen);
+    runs[number] = now;
+    if (JSON.stringify([now.episodes, now.tasks, now.running, now.warnings]) === JSON.stringify([old.episodes, old.tasks, old.running, old.warnings])) filter();
+    else drawRuns();
+    if (!chosen) choose(grid.shown[0]);
+    else if (wanted && !had) choose(chosen);
+    else if (document.activeElement !== find("note")) showReview();
+  }
+
+  let silent = false;
   const keys = {
     j: () => choose(grid.step(1)), k: () => choose(grid.step(-1)), " ": () => player.toggle(),
     ArrowLeft: (event) => player.seek(player.step - (event.shiftKey ? player.hz : 1)),
@@ -185,6 +218,10 @@
   find("filters").addEventListener("submit", (event) => event.preventDefault());
   find("tags").addEventListener("change", saveTags);
   find("note").addEventListener("change", saveNote);
+  window.addEventListener("pagehide", () => {
+    saveNote();
+    for (const [id, said] of unsaved) source.review(0, id, said.tags, said.note).catch(() => {}); // the page is gone
+  });
   find("previous").addEventListener("click", keys.k);
   find("next").addEventListener("click", keys.j);
   find("play").addEventListener("click", keys[" "]);

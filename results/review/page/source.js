@@ -28,7 +28,7 @@ Review.source = (() => {
   }
 
   const post = (path, content) => ask(path, {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content),
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content), keepalive: true,
   });
   const query = (id, view) => `?id=${encodeURIComponent(id)}${view ? `&view=${view}` : ""}`;
 

@@ -190,6 +190,51 @@ def test_a_tag_and_a_note_are_found_after_a_reload(page: Page, folder: Path) -> 
         expect(page.locator("#count")).to_have_text("1 of 20 episodes, 1 with tags or notes")
 
 
+def test_what_is_typed_stays_with_its_episode(page: Page, folder: Path) -> None:
+    """A cell is chosen without leaving the note first, as a screen reader does; and the page is left in mid-word."""
+    with served(folder) as address:
+        open_page(page, address)
+        page.keyboard.press("n")
+        page.keyboard.type("of the first")
+        page.evaluate("document.querySelector('[data-id=\"libero_spatial/00/02/r0\"]').click()")
+        expect(page.locator("#episode-title")).to_have_text(SECOND_FAILURE)
+        assert page.locator("#note").input_value() == ""
+        page.keyboard.type("of the second")
+        page.goto("about:blank")
+        deadline = time.monotonic() + 10
+        while SECOND_FAILURE not in read_reviews(folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert {key: said.note for key, said in read_reviews(folder).items()} == {
+            FIRST_FAILURE: "of the first",
+            SECOND_FAILURE: "of the second",
+        }
+
+
+def test_tags_survive_refreshes_and_a_server_that_is_away(page: Page, folder: Path) -> None:
+    with served(folder) as address:
+        open_page(page, address)
+        page.keyboard.press("6")
+        page.route("**/review", lambda route: route.abort())
+        page.keyboard.press("7")
+        expect(page.locator("#saved")).to_contain_text("Not saved yet")
+        page.wait_for_timeout(3000)  # a refresh
+        page.keyboard.press("1")
+        page.unroute("**/review")
+        expect(page.locator("#saved")).to_have_text("Saved.", timeout=10_000)
+        assert read_reviews(folder)[FIRST_FAILURE].tags == ("missed grasp", "stuck", "timeout near goal")
+        page.wait_for_timeout(3000)
+        assert page.locator("#tags input:checked").count() == 3
+
+
+def test_without_a_video_the_moment_can_still_be_chosen(page: Page, folder: Path) -> None:
+    with served(folder) as address:
+        open_page(page, address)
+        expect(page.locator("#videos")).to_contain_text("No video")
+        page.locator("#scrub").fill("25")
+        page.wait_for_timeout(200)
+        expect(page.locator("#clock")).to_have_text("1.25 s, step 25")
+
+
 def test_two_runs_in_step(page: Page, folder: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", episodes("ssfsssssff" * 2))
     with served(folder, other) as address:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from starlette.testclient import TestClient
 
 from results.lock import DirectoryLock
-from results.review.cli import ReviewArguments, is_loopback, run
+from results.review.cli import ReviewArguments, answered_names, is_loopback, run
 from results.review.content import as_script
 from results.review.export import export
 from results.review.renders import Renders
-from results.review.server import ReviewServer
+from results.review.server import LOOPBACK_NAMES, PAGE, ReviewServer
 from results.tags import read_reviews
+from results.trace import read_trace, trace_path, write_trace
 from results.video import video_path
 from tests.results.review.runs import STEPS, episodes, write_run
 
@@ -145,6 +148,21 @@ def test_a_corrupt_line_hides_no_other_episode(client: TestClient, folder: Path)
     assert content["warnings"] == ["episodes.jsonl line 2 is damaged; its episode is shown as missing"]
 
 
+def test_odd_lines_and_numbers_hide_nothing_else(client: TestClient, folder: Path) -> None:
+    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    odd = [lines[1].replace('"steps": 40', '"steps": "x"'), lines[2].replace('"libero_spatial/00/02/r0"', "7")]
+    assert odd[0] != lines[1]
+    assert odd[1] != lines[2]
+    (folder / "episodes.jsonl").write_text("\n".join([lines[0], *odd, *lines[3:], ""]))
+    content = client.get("/api/runs/0").json()
+    assert (len(content["episodes"]), len(content["warnings"])) == (4, 2)
+    kept = read_trace(folder / trace_path(FIRST))
+    qpos = kept.qpos.copy()
+    qpos[3, 0] = np.nan
+    write_trace(folder / trace_path(FIRST), dataclasses.replace(kept, qpos=qpos))
+    assert client.get("/api/runs/0/episode", params={"id": FIRST}).json()["joints"][3][0] is None
+
+
 def test_missing_files_are_said(client: TestClient, folder: Path) -> None:
     (folder / video_path(FIRST)).unlink()
     assert client.get("/api/runs/0/video", params={"id": FIRST}).status_code == 404
@@ -254,6 +272,22 @@ def test_scripts_cannot_be_broken_out_of() -> None:
     assert "\u2028" not in text
 
 
+def test_what_lies_outside_is_not_exported(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    for name in (video_path(FIRST), trace_path(FIRST)):
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "secret")
+    assert export([folder], ["a"], tmp_path / "export") == 2
+    assert "lies outside the run" in (tmp_path / "export" / "data" / "0" / "libero_spatial_00_00_r0.js").read_text()
+    assert not [file for file in (tmp_path / "export").rglob("*") if file.is_file() and b"secret" in file.read_bytes()]
+
+
+def test_the_page_itself_is_no_export() -> None:
+    with pytest.raises(ValueError, match="holds something else than an export"):
+        export([], [], PAGE.parent)
+    assert (PAGE / "index.html").is_file()
+
+
 def test_an_export_is_whole_and_replaces_only_exports(tmp_path: Path, folder: Path) -> None:
     target = tmp_path / "export"
     assert export([folder, folder], ["a", "b"], target) == 6
@@ -279,6 +313,9 @@ def test_the_command_refuses_what_it_cannot_show(tmp_path: Path, folder: Path) -
             errors = Console(width=200, record=True, file=nowhere)
             assert run(arguments, out=errors, errors=errors) == 2
             assert text in errors.export_text()
+    assert set(answered_names("127.0.0.2")) == {*LOOPBACK_NAMES, "127.0.0.2", "[127.0.0.2]"}
+    assert socket.gethostname() in answered_names("0.0.0.0")
+    assert "*" not in answered_names("0.0.0.0")
     assert is_loopback("::1")
     assert is_loopback("localhost")
     assert not is_loopback("0.0.0.0")
