@@ -133,7 +133,7 @@ def _dict_differences(name: str, old: dict[str, Any], new: dict[str, Any], names
 
 
 def _show(value: object) -> str:
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if len(text) == 64 and all(c in "0123456789abcdef" for c in text):
         return f"{text[:12]}…"  # a hash
     return text if text else "none"

@@ -171,6 +171,8 @@ class ReviewServer:
         view = "policy" if asked.get("view") == "policy" else "true"
         if not record.trace:
             raise HTTPException(409, "this episode ended in an error and left nothing to see")
+        if view == "policy" and not self._runs[number].manifest().cameras:
+            raise HTTPException(409, "the policy of this run saw no images")
         run, episode_id = self._runs[number].path, record.spec.episode_id
         asks = request.method == "POST"
         render = self._renders.ask(run, episode_id, view) if asks else self._renders.find(run, episode_id, view)

@@ -22,7 +22,7 @@ Review.Player = class {
     return Math.max(...this.videos.map((video) => Math.floor(video.currentTime * this.hz + 0.01)));
   }
 
-  // shown: [{run, name, record}] of one run or two; record undefined where it has no such episode.
+  // shown: [{run, name, sees, record}] of one run or two; sees: whether its policy saw images; record undefined where it has no such episode.
   show(shown, view) {
     const { make } = Review;
     this.pause();
@@ -30,11 +30,14 @@ Review.Player = class {
     this.videos = [];
     this.last = -1;
     this.sought = 0;
-    this.place.replaceChildren(...shown.map(({ run, name, record }) => {
+    this.place.replaceChildren(...shown.map(({ run, name, sees, record }) => {
       const figure = make("figure");
       const caption = make("figcaption", {}, shown.length > 1 ? `${name}: ` : "", record ? Review.outcomes[record.o] : "not in this run");
       if (record) caption.append(` · ${record.n} steps, ${record.q} queries`);
-      figure.append(record ? this.picture(run, record, view) : make("div", { className: "none" }, "No episode"), caption);
+      const blind = view === "policy" && !sees;
+      const picture = record && !blind ? this.picture(run, record, view)
+        : make("div", { className: "none" }, record ? "The policy of this run saw no images." : "No episode");
+      figure.append(picture, caption);
       return figure;
     }));
   }

@@ -80,7 +80,7 @@
 
   function showVideos() {
     const view = find("as-policy").checked ? "policy" : "true";
-    player.show(runs.map((run, number) => ({ run: number, name: run.name, record: grid.records[number].get(chosen) })), view);
+    player.show(runs.map((run, number) => ({ run: number, name: run.name, sees: run.hasPolicyView, record: grid.records[number].get(chosen) })), view);
     find("play").textContent = "Play";
   }
 

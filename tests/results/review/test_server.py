@@ -251,6 +251,8 @@ def test_a_video_that_cannot_be_rendered(client: TestClient) -> None:
     status, said = post(client, "/api/runs/0/render", {"id": ERROR})
     assert status == 409
     assert "left nothing to see" in str(said["error"])
+    status, said = post(client, "/api/runs/0/render", {"id": FIRST, "view": "policy"})
+    assert (status, said["error"]) == (409, "the policy of this run saw no images")
 
 
 def test_two_runs_are_compared_in_words(folder: Path, tmp_path: Path) -> None:
