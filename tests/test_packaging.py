@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -41,4 +42,11 @@ def test_the_wheel_has_the_four_packages_and_their_data(tmp_path: Path) -> None:
     modules = {name for name in tracked if name.endswith(".py") and name.split("/")[0] in top}
     assert modules <= names, modules - names
     assert "tasks/data/fixture_poses.npz" in names
-    assert "vla-eval = harness.cli:main" in entry_points
+    page = {name for name in tracked if name.startswith("results/review/page/")}
+    assert "results/review/page/index.html" in page
+    assert page <= names, page - names
+    commands = {line.split(" = ")[0]: line.split(" = ")[1] for line in entry_points.splitlines() if " = " in line}
+    assert set(commands) == {"vla-eval", "vla-train", "vla-collect", "vla-serve", "vla-report", "vla-review"}
+    for target in commands.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))

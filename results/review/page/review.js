@@ -22,7 +22,11 @@
     find("clock").textContent = `${(at / player.hz).toFixed(2)} s, step ${at}`;
     find("play").textContent = player.playing ? "Pause" : "Play";
     plots.at(at);
-    find("values").textContent = courses.map((course) => plots.values(course, at)).filter(Boolean).join("\n");
+    const lines = courses.map((course, number) => {
+      const values = plots.values(course, at);
+      return values && runs.length > 1 ? `${runs[number].name} (${number ? "dashed" : "solid"}): ${values}` : values;
+    });
+    find("values").textContent = lines.filter(Boolean).join("\n");
   }
 
   const reviews = (id) => runs[0].reviews[id] || { tags: [], note: "" };
