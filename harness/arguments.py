@@ -24,6 +24,8 @@ class EvalArguments:
     """Only these tasks, by index or name. Default: all of the suite's."""
     episodes: int | None = None
     """Episodes per task: the first official init states. Default: as many as the protocol says (50)."""
+    repeats: int = 1
+    """Episodes from every init state, with noise of their own for a policy that has any. The intervals know that they are alike."""
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
     policy: str = "auto"

@@ -197,6 +197,8 @@ def _recording(arguments: EvalArguments) -> Recording | None:
 
 def _plan(arguments: EvalArguments, recording: Recording | None) -> Plan:
     if recording is not None:
+        if arguments.repeats != 1:
+            raise ValueError("--repeats does not apply to a replay: it would come out the same")
         plan = _restrict(recording.plan, arguments)
     else:
         suites = dict.fromkeys(arguments.suite or [episode_id.split("/")[0] for episode_id in arguments.only])
@@ -205,7 +207,8 @@ def _plan(arguments: EvalArguments, recording: Recording | None) -> Plan:
                 f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}"
             )
         tasks = [task for suite in suites for task in select_tasks(suite, arguments.tasks)]
-        plan = plan_official(tasks, find_protocol(arguments.protocol), episodes=arguments.episodes)
+        protocol = find_protocol(arguments.protocol)
+        plan = plan_official(tasks, protocol, episodes=arguments.episodes, repeats=arguments.repeats)
     return plan.only(arguments.only) if arguments.only else plan
 
 

@@ -116,12 +116,16 @@ def local_episode(spec: EpisodeSpec) -> EpisodeSpec:
     return dataclasses.replace(spec, task=load_suite(spec.task.suite)[spec.task.index])
 
 
-def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None) -> Plan:
-    """The first `episodes` official init states of every task (None: as many as the protocol says).
+def plan_official(
+    tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: int | None = None, repeats: int = 1
+) -> Plan:
+    """The first `episodes` official init states of every task (None: as many as the protocol says), each `repeats` times.
 
     Raises:
-        ValueError: a task has fewer init states, or the count is below one.
+        ValueError: a task has fewer init states, or a count is below one.
     """
+    if repeats < 1:
+        raise ValueError(f"--repeats: expected at least 1, got {repeats}")
     wanted = protocol.episodes_per_task if episodes is None else episodes
     if wanted < 1:
         raise ValueError(f"expected at least one episode per task, got {wanted}")
@@ -132,5 +136,6 @@ def plan_official(tasks: Iterable[TaskSpec], protocol: Protocol, *, episodes: in
                 f"{task} has {task.num_init_states} official init states, {wanted} episodes were asked for; "
                 f"--episodes {task.num_init_states} runs them all"
             )
-        specs += [make_episode(task, Official(index=index), protocol) for index in range(wanted)]
+        for index in range(wanted):
+            specs += [make_episode(task, Official(index=index), protocol, repeat) for repeat in range(repeats)]
     return Plan(protocol=protocol, episodes=tuple(specs))

@@ -362,6 +362,7 @@ def test_help_shows_every_flag_of_the_command(tmp_path: Path) -> None:
         "output-dir",
         "mujoco-gl",
         "policy-batch",
+        "repeats",
         "retry-errors",
         "shard",
         "merge",

@@ -63,6 +63,15 @@ def test_too_many_episodes_name_the_limit() -> None:
         plan_official([task()], openvla(), episodes=60)
     with pytest.raises(ValueError, match="expected at least one episode"):
         plan_official([task()], openvla(), episodes=0)
+    with pytest.raises(ValueError, match="--repeats: expected at least 1, got 0"):
+        plan_official([task()], openvla(), repeats=0)
+
+
+def test_repeats_are_episodes_of_their_own() -> None:
+    plan = plan_official([task()], openvla(), episodes=2, repeats=2)
+    names = ["00/r0", "00/r1", "01/r0", "01/r1"]
+    assert [spec.episode_id for spec in plan.episodes] == [f"libero_spatial/00/{name}" for name in names]
+    assert plan.sha256 != plan_official([task()], openvla(), episodes=4).sha256
 
 
 def horizons(plan: Plan) -> int:
