@@ -343,18 +343,25 @@ def test_nothing_is_wider_than_the_window_and_the_keyboard_reaches_all(page: Pag
         assert unnamed == []
 
 
-def contrasts(page: Page) -> list[float]:
-    """Of every colour of text and mark with what it stands on, by WCAG 2.1's formula."""
+TEXTS = [
+    *([ink, ground] for ink in ("--ink", "--dim") for ground in ("--paper", "--panel")),
+    *(["--mark", cell] for cell in ("--success", "--failure", "--error")),
+    *(["--failure", "--panel"], ["--success", "--paper"]),
+]
+CONTROLS = [["--edge", "--panel"], ["--edge", "--paper"], ["--missing", "--paper"], ["--accent", "--panel"]]
+
+
+def contrasts(page: Page, pairs: list[list[str]]) -> list[float]:
+    """Of colours with what they stand on, by WCAG 2.1's formula."""
     return page.evaluate(  # type: ignore[no-any-return]
-        """() => {
+        """pairs => {
         const style = getComputedStyle(document.documentElement);
         const light = name => { const hex = style.getPropertyValue(name).trim().slice(1);
           const [r, g, b] = [0, 2, 4].map(i => parseInt(hex.slice(i, i + 2), 16) / 255)
             .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
           return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const pairs = [['--ink', '--paper'], ['--ink', '--panel'], ['--dim', '--paper'], ['--dim', '--panel'], ['--mark', '--failure'],
-          ['--mark', '--error'], ['--failure', '--panel'], ['--success', '--paper']];
-        return pairs.map(([a, b]) => [light(a), light(b)].sort((x, y) => y - x)).map(([x, y]) => (x + 0.05) / (y + 0.05)); }"""
+        return pairs.map(([a, b]) => [light(a), light(b)].sort((x, y) => y - x)).map(([x, y]) => (x + 0.05) / (y + 0.05)); }""",
+        pairs,
     )
 
 
@@ -363,7 +370,8 @@ def test_contrast_is_aa(page: Page, folder: Path, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     with served(folder) as address:
         open_page(page, address)
-        assert min(contrasts(page)) >= 4.5
+        assert min(contrasts(page, TEXTS)) >= 4.5
+        assert min(contrasts(page, CONTROLS)) >= 3.0
 
 
 def test_a_run_of_two_thousand_is_interactive_in_time(page: Page, tmp_path: Path) -> None:
