@@ -16,12 +16,12 @@ from harness.rollout.messages import RenderVideo
 from harness.rollout.render_pool import RenderPool, RenderResult
 from harness.sim.gl import choose_backend, is_software
 from harness.sim.gl_devices import choose_devices
-from harness.sim.settings import RolloutSettings
+from harness.sim.settings import video_settings
 from harness.terminal import Terminal
 from results.manifest import RunManifest
 from results.run_directory import RunDirectory
 from results.video import choose_videos, video_path
-from tasks.interface import EpisodeRecord, OpenLoopSpec
+from tasks.interface import EpisodeRecord
 from tasks.plan import local_episode
 
 
@@ -109,14 +109,7 @@ def _render(
     policy_view = arguments.video_view == "policy"
     terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")
     pool = RenderPool(
-        settings=RolloutSettings(
-            protocol=manifest.protocol["name"],
-            cameras=manifest.cameras if policy_view else ("agentview",),
-            image_convention=manifest.image_convention,  # type: ignore[arg-type]
-            ensemble=OpenLoopSpec(),
-            worker_policy="",
-            run_dir=run.path.resolve(),
-        ),
+        settings=video_settings(run.path.resolve(), manifest, policy_view=policy_view),
         backend=backend,
         egl_devices=egl_devices,
         workers=workers,

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from harness.sim.gl import GlError, choose_backend, prepare
-from harness.sim.settings import RolloutSettings
+from harness.sim.settings import video_settings
+from results.review.content import readable_records
 from results.run_directory import RunDirectory
 from results.trace import TraceError
-from tasks.interface import OpenLoopSpec
 from tasks.plan import local_episode
 
 SAY_EVERY = 5
@@ -38,21 +38,15 @@ def main(run: Path, episode_id: str, view: str, size_px: int) -> int:
 
 def _render(run: RunDirectory, episode_id: str, *, policy_view: bool, size_px: int) -> None:
     manifest = run.manifest()
-    record = next((r for r in run.records() if r.spec.episode_id == episode_id and r.trace), None)
+    records, _ = readable_records(run)  # a damaged line is another episode's
+    record = next((r for r in records if r.spec.episode_id == episode_id and r.trace), None)
     if record is None:
         raise ValueError(f"{run.path} has no trace of an episode {episode_id!r}")
     backend, _ = choose_backend("auto")
     prepare(backend, True)
     from harness.sim.trace_video import TraceVideos  # imports mujoco: after the backend is set
 
-    settings = RolloutSettings(
-        protocol=manifest.protocol["name"],
-        cameras=manifest.cameras if policy_view else ("agentview",),
-        image_convention=manifest.image_convention,  # type: ignore[arg-type]
-        ensemble=OpenLoopSpec(),
-        worker_policy="",
-        run_dir=run.path,
-    )
+    settings = video_settings(run.path, manifest, policy_view=policy_view)
     videos = TraceVideos(settings, size_px=size_px, policy_view=policy_view)
     videos.render(local_episode(record.spec), record.outcome, say)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.interface import EnsembleSpec, ImageConvention
+from results.manifest import RunManifest
+from tasks.interface import EnsembleSpec, ImageConvention, OpenLoopSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,22 @@ class RolloutSettings:
     """Episode id → control steps of a recorded episode, which is replayed to its end, also beyond success."""
     run_dir: Path
     """Traces are written below it."""
+
+
+def video_settings(run_dir: Path, manifest: RunManifest, *, policy_view: bool) -> RolloutSettings:
+    """What drawing videos of a finished run takes: its cameras and convention, where they are to show what the policy saw.
+
+    Args:
+        run_dir: absolute.
+    """
+    return RolloutSettings(
+        protocol=manifest.protocol["name"],
+        cameras=manifest.cameras if policy_view else ("agentview",),
+        image_convention=manifest.image_convention,  # type: ignore[arg-type]
+        ensemble=OpenLoopSpec(),
+        worker_policy="",
+        run_dir=run_dir,
+    )
 
 
 class TraceWriteError(Exception):

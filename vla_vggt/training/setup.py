@@ -83,16 +83,14 @@ def prepare_training(
     with processes.first_on_machine():
         demonstrations = _demonstrations(arguments, say)
     training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
-    identity, features = processes.share(
-        _language(arguments, demonstrations, earlier, say) if processes.is_main else None
-    )
+    encoded = _language(arguments, demonstrations, earlier, say) if processes.is_main else None
+    identity, features = processes.share(encoded)
     config = model_config(arguments, identity.width, features)
     description = _description(arguments, config, identity, demonstrations, training, processes=processes.count)
     plan = _evaluation_plan(arguments, description)
     if earlier is not None:
         _require_same(earlier.description, description, arguments.log_dir)
-    held_out = make_windows(demonstrations, validation) if validation else None
-    windows = (make_windows(demonstrations, training), held_out)
+    windows = (make_windows(demonstrations, training), make_windows(demonstrations, validation) if validation else None)
     data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
     loss = _loss(arguments, description, features, demonstrations, device)
     language = _tuned_language(arguments, demonstrations, loss.language_tokens, device)
@@ -111,11 +109,9 @@ def prepare_training(
     if earlier is not None:
         trainer.restore(load_training_state(last), earlier.weights)
         say(f"Resuming {arguments.log_dir} after step {trainer.step}.")
-    parameters = sum(p.numel() for p in loss.model.parameters())
-    say(
-        f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples ({_held_out(validation)}); "
-        f"{arguments.preset}, {parameters / 1e6:.1f}M parameters, on {device}"
-    )
+    size = f"{sum(p.numel() for p in loss.model.parameters()) / 1e6:.1f}M parameters"
+    given = f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples"
+    say(f"{given} ({_held_out(validation)}); {arguments.preset}, {size}, on {device}")
     if language is not None:
         say(f"The language model is trained too: {language.described()}")
     return trainer
