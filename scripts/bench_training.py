@@ -113,7 +113,7 @@ def random_demonstrations(folder: Path, count: int) -> DemonstrationSet:
         for i in range(count)
     )
     return DemonstrationSet(
-        images=images,
+        image_parts=(images,),
         proprio=generator.normal(size=(steps, 8)).astype(np.float32),
         actions=generator.uniform(-1, 1, (steps, 7)),
         episodes=episodes,

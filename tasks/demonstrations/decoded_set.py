@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,8 +49,8 @@ class EpisodeRange:
 class DemonstrationSet:
     """Every step of the chosen demonstrations, one after the other; observation t was taken just before action t."""
 
-    images: NDArray[np.uint8]
-    """(N, C, H, W, 3), memory-mapped (copy on write); at the size they were recorded in."""
+    image_parts: tuple[NDArray[np.uint8], ...]
+    """One after the other (N, C, H, W, 3), each memory-mapped (copy on write); at the size they were recorded in."""
     proprio: NDArray[np.float32]
     """(N, 8)"""
     actions: NDArray[np.float64]
@@ -63,6 +63,16 @@ class DemonstrationSet:
     cameras: tuple[str, ...]
     """The order of the images' second axis."""
     convention: ImageConvention
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """(N, C, H, W, 3): the parts as one array; several are copied into memory."""
+        return self.image_parts[0] if len(self.image_parts) == 1 else np.concatenate(self.image_parts)
+
+    @property
+    def image_px(self) -> int:
+        """Height and width of the images."""
+        return self.image_parts[0].shape[2]
 
     @property
     def instructions(self) -> tuple[str, ...]:
@@ -97,7 +107,7 @@ def read_decoded_set(folder: Path) -> DemonstrationSet:
             f"{proprio.shape}, actions {actions.shape}. It is damaged: make it again."
         )
     return DemonstrationSet(
-        images=np.memmap(folder / IMAGES, dtype=np.uint8, mode="c", shape=shape),
+        image_parts=(np.memmap(folder / IMAGES, dtype=np.uint8, mode="c", shape=shape),),
         proprio=proprio,
         actions=actions,
         episodes=tuple(EpisodeRange(**episode) for episode in meta["episodes"]),
@@ -105,6 +115,36 @@ def read_decoded_set(folder: Path) -> DemonstrationSet:
         timings=meta["timings"],
         cameras=tuple(meta["cameras"]),
         convention=meta["convention"],
+    )
+
+
+def join_decoded_sets(sets: Sequence[DemonstrationSet], sha256: str) -> DemonstrationSet:
+    """Several sets as one; their images stay where they are mapped.
+
+    Args:
+        sets: of the same cameras and convention.
+        sha256: of the whole.
+
+    Raises:
+        DemonstrationError: their images are of different sizes.
+    """
+    sizes = sorted({one.image_px for one in sets})
+    if len(sizes) > 1:
+        raise DemonstrationError(f"expected decoded sets with images of one size, got {sizes} px. Draw them alike.")
+    steps = [len(one.actions) for one in sets]
+    firsts = [sum(steps[:place]) for place in range(len(sets))]
+    return replace(
+        sets[0],
+        image_parts=tuple(part for one in sets for part in one.image_parts),
+        proprio=np.concatenate([one.proprio for one in sets]),
+        actions=np.concatenate([one.actions for one in sets]),
+        episodes=tuple(
+            replace(episode, first=episode.first + first, end=episode.end + first)
+            for one, first in zip(sets, firsts, strict=True)
+            for episode in one.episodes
+        ),
+        sha256=sha256,
+        timings={name: timing for one in sets for name, timing in one.timings.items()},
     )
 
 

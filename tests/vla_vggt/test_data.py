@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tasks.demonstrations import DemonstrationError, DemonstrationSource, EpisodeReader
-from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
+from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange, read_decoded_set
 from tasks.interface import CAMERAS
 from tests.lift import LIFT, write_libero
 from vla_vggt.data import cache as cache_module
@@ -132,6 +132,15 @@ def test_two_sets_with_the_same_names_are_split_as_one(tmp_path: Path) -> None:
     assert len({episode.name for episode in both.episodes}) == 6
     training, held_out = split_episodes(both.episodes, 0.34, seed=0)
     assert (len(training), len(held_out)) == (4, 2)
+    assert not (tmp_path / "cache").exists()  # mapped where they lie
+    parts = [read_decoded_set(folder) for folder in folders]
+    batches = Batches(both, make_windows(both, training), chunk_steps=2, device=CPU, data_on_device=False)
+    batch = batches.get(np.arange(len(make_windows(both, training)))[::-7].copy())
+    steps = np.concatenate([np.arange(e.first, e.end) for e in training])[::-7]
+    images = np.concatenate([part.images for part in parts])
+    np.testing.assert_array_equal(batch.images.numpy(), images[steps])
+    np.testing.assert_array_equal(batch.proprio.numpy(), np.concatenate([part.proprio for part in parts])[steps])
+    assert {part for part in (steps < 174)} == {True, False}  # of both sets
 
 
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:

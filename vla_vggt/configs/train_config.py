@@ -39,6 +39,9 @@ class TrainArguments:
     """Only these tasks: a group (pick_and_place), or a part of the task's name, the file's name or the instruction."""
     log_dir: Path = Path("logs")
     """The run's folder: checkpoints, best_model.pth, TensorBoard's files."""
+    init_from: Path | None = None
+    """Start from this policy's weights (a checkpoint, a run's folder or a .pth file): its shape, cameras and scaling are kept, and
+    --preset does not count. Default: from nothing."""
     preset: Literal["base", "small", "compact", "tiny"] = "base"
     """Size of the model."""
     cameras: tuple[str, ...] = CAMERAS
@@ -52,7 +55,8 @@ class TrainArguments:
     execute_steps: int = 8
     """Actions of a chunk that an evaluation executes before it queries again, unless told otherwise; at most a whole chunk."""
     language_model: str = "Qwen/Qwen2-0.5B"
-    """Hub id or folder of any transformers text model; frozen, used once per instruction."""
+    """Hub id or folder of any transformers text model; frozen, used once per instruction. Or a file of features of instructions, as
+    scripts/encode_instructions.py makes: no model is needed then."""
     language_layer: int = -1
     """Which of its hidden states; -1: the last."""
     finetune_language: Literal["none", "lora", "full"] = "none"
@@ -151,6 +155,8 @@ class TrainArguments:
             raise ValueError("--eval-suite, --eval-tasks and --best-by success need evaluations: say --eval-every N")
         if self.eval_workers not in ("auto", "half") and not self.eval_workers.isdigit():
             raise ValueError(f"--eval-workers: expected auto, half or a number, got {self.eval_workers!r}")
+        if self.finetune_language != "none" and self.language_model.endswith(".safetensors"):
+            raise ValueError("--finetune-language needs a language model, --language-model names a file of features")
         for suite in self.eval_suite:
             find_suite(suite)
         if not self.data_path:

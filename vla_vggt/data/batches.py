@@ -74,7 +74,8 @@ class Batches:
         self._device, self._chunk_steps = device, chunk_steps
         self._on_device = data_on_device or device.type == "cpu"
         home = device if self._on_device else torch.device("cpu")
-        self._images = torch.from_numpy(demonstrations.images)
+        self._images = [torch.from_numpy(part) for part in demonstrations.image_parts]
+        self._firsts = [sum(len(part) for part in self._images[:place]) for place in range(len(self._images))]
         if data_on_device and device.type != "cpu":
             self._images = _whole_on(self._images, device)
         self._proprio = torch.from_numpy(demonstrations.proprio).to(home)
@@ -107,7 +108,7 @@ class Batches:
         first, end = self._steps[chosen], self._ends[chosen]  # [B]
         steps = first[:, None] + torch.arange(self._chunk_steps, device=first.device)  # [B, H]
         batch = Batch(
-            images=self._rows(self._images, first),
+            images=self._rows(first),
             proprio=self._proprio[first],
             actions=self._actions[torch.minimum(steps, end[:, None] - 1)],  # [B, H, 7]
             valid=steps < end[:, None],
@@ -115,11 +116,16 @@ class Batches:
         )
         return batch if not self._pin else _pinned(batch)
 
-    def _rows(self, images: Tensor, rows: Tensor) -> Tensor:
-        if not self._pin:
-            return images[rows]
-        out = torch.empty((len(rows), *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
-        return torch.index_select(images, 0, rows, out=out)
+    def _rows(self, rows: Tensor) -> Tensor:
+        """Images of these steps."""
+        first = self._images[0]
+        out = torch.empty((len(rows), *first.shape[1:]), dtype=torch.uint8, device=first.device, pin_memory=self._pin)
+        if len(self._images) == 1:
+            return torch.index_select(first, 0, rows, out=out)
+        for images, start in zip(self._images, self._firsts, strict=True):
+            inside = ((rows >= start) & (rows < start + len(images))).nonzero()[:, 0]
+            out[inside] = images[rows[inside] - start]
+        return out
 
 
 def _pinned(batch: Batch) -> Batch:
@@ -133,14 +139,18 @@ def _pinned(batch: Batch) -> Batch:
     )
 
 
-def _whole_on(images: Tensor, device: torch.device) -> Tensor:
+def _whole_on(parts: list[Tensor], device: torch.device) -> list[Tensor]:
     free, _ = torch.cuda.mem_get_info(device)
-    if images.nbytes > free:
+    wanted = sum(part.nbytes for part in parts)
+    if wanted > free:
         raise MemoryError(
-            f"--data-on-device: the images take {images.nbytes / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} GiB free. "
+            f"--data-on-device: the images take {wanted / 2**30:.1f} GiB, {device} has {free / 2**30:.1f} GiB free. "
             "Leave the flag out: batches are then copied while the GPU computes."
         )
-    whole = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    for first in range(0, len(images), 4096):  # a memory map is not copied in one piece through pinned memory
-        whole[first : first + 4096] = images[first : first + 4096].to(device)
-    return whole
+    there = []
+    for part in parts:
+        whole = torch.empty(part.shape, dtype=torch.uint8, device=device)
+        for first in range(0, len(part), 4096):  # a memory map is not copied in one piece through pinned memory
+            whole[first : first + 4096] = part[first : first + 4096].to(device)
+        there.append(whole)
+    return there

@@ -25,6 +25,7 @@ from tasks.demonstrations.decoded_set import (
     EpisodeRange,
     conclude_decoded_set,
     is_decoded_set,
+    join_decoded_sets,
     read_decoded_set,
     sha256_of,
 )
@@ -51,7 +52,7 @@ def load_demonstrations(
 ) -> DemonstrationSet:
     """The demonstrations of all sources, from the cache, where an entry is made if there is none.
 
-    Tasks of one decoded set whose images are what is wanted are mapped where they lie; nothing is copied.
+    Tasks of decoded sets whose images are what is wanted are mapped where they lie; nothing is copied.
 
     Args:
         timing: of the observations in the files; None: read off each file.
@@ -71,10 +72,11 @@ def load_demonstrations(
         "timing": timing,
     }
     key = sha256_of(recipe)
-    if len({source.file for source in sources}) == 1 and is_decoded_set(sources[0].file):
-        whole = read_decoded_set(sources[0].file)
-        if whole.cameras == tuple(cameras) and whole.convention == convention:
-            return _chosen(whole, sources, key)
+    files = list(dict.fromkeys(source.file for source in sources))
+    if all(is_decoded_set(file) for file in files):
+        sets = [_chosen(file, [s for s in sources if s.file == file]) for file in files]
+        if all(one.cameras == tuple(cameras) and one.convention == convention for one in sets):
+            return join_decoded_sets(sets, key)
     entry = folder / key[:32]
     if is_decoded_set(entry):
         return read_decoded_set(entry)
@@ -101,15 +103,16 @@ def _name(path: Path) -> str:
     return "" if path.is_dir() else path.name
 
 
-def _chosen(whole: DemonstrationSet, sources: Sequence[DemonstrationSource], sha256: str) -> DemonstrationSet:
-    """The sources' tasks of a set, with the sources' words for them."""
+def _chosen(folder: Path, sources: Sequence[DemonstrationSource]) -> DemonstrationSet:
+    """The sources' tasks of a set, with the sources' words for them; names tell sets apart."""
+    whole = read_decoded_set(folder)
     instructions = {(source.task, source.suite): source.instruction for source in sources}
     episodes = tuple(
-        replace(episode, instruction=instructions[episode.task, episode.suite])
+        replace(episode, name=f"{folder} {episode.name}", instruction=instructions[episode.task, episode.suite])
         for episode in whole.episodes
         if (episode.task, episode.suite) in instructions
     )
-    return replace(whole, episodes=episodes, sha256=sha256)
+    return replace(whole, episodes=episodes)
 
 
 class _EntryWriter:

@@ -13,11 +13,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from vla_vggt.models.language_features import LanguageFeatures
 
 DEFAULT_MODEL = "Qwen/Qwen2-0.5B"
 LAST_LAYER = -1
@@ -127,7 +130,7 @@ class LanguageEncoder:
         self.identity = identity
         self.features = dict(features)
         self._model, self._max_tokens, self._adapter = model, max_tokens, adapter
-        self._loaded: LanguageModel | None = None
+        self._loaded: LanguageModel | LanguageFeatures | None = None
 
     def encode(self, instruction: str) -> Tensor:
         """[L, D] bfloat16, on the CPU.
@@ -138,13 +141,21 @@ class LanguageEncoder:
         """
         if instruction not in self.features:
             if self._loaded is None:
-                loaded = LanguageModel(self._model, self.identity.layer, self._adapter)
-                self.identity.require(loaded.identity)
-                self._loaded = loaded
+                self._loaded = self._load()
             self.features[instruction] = self._loaded.encode(instruction)
         features = self.features[instruction]
         check_length(instruction, features, self._max_tokens)
         return features
+
+    def _load(self) -> LanguageModel | LanguageFeatures:
+        from vla_vggt.models.language_features import load_language  # which is made of what is above
+
+        if self._adapter is not None:
+            loaded: LanguageModel | LanguageFeatures = LanguageModel(self._model, self.identity.layer, self._adapter)
+        else:
+            loaded = load_language(self._model, self.identity.layer)
+        self.identity.require(loaded.identity)
+        return loaded
 
 
 def check_length(instruction: str, features: Tensor, max_tokens: int) -> None:

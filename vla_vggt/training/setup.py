@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +22,14 @@ from tasks.demonstrations.lerobot import LeRobotDataset, is_lerobot_dataset
 from tasks.interface import CONTROL_HZ
 from tasks.suites import select_tasks
 from vla_vggt.configs.model_config import PRESETS, ModelConfig
-from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
+from vla_vggt.configs.train_config import TrainArguments
 from vla_vggt.data.batches import Batches
 from vla_vggt.data.cache import default_cache_folder, load_demonstrations
 from vla_vggt.data.images import AugmentationConfig
 from vla_vggt.data.statistics import Statistics, action_scaling, proprio_scaling
 from vla_vggt.data.windows import Windows, make_windows, split_episodes
 from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModel, check_length, pad_left
+from vla_vggt.models.language_features import load_language
 from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.models.vla_model import VLAModel
 from vla_vggt.training.checkpoint import (
@@ -44,15 +44,14 @@ from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.evaluations import EvaluationPlan, Evaluations
 from vla_vggt.training.plan import Progress, TrainingData, TrainingPlan
 from vla_vggt.training.processes import Processes
+from vla_vggt.training.resuming import PROCESSES, require_same, require_shared
 from vla_vggt.training.trainer import CHECKPOINTS, Trainer
+from vla_vggt.training.warm_start import with_scaling_of, with_shape_of
 
 AUGMENTATION = AugmentationConfig(shift=0.04, brightness=0.2, contrast=0.2, saturation=0.2)
 TOKENS_MULTIPLE = 8
 """A sequence's tokens are padded to a multiple of this: GPU attention kernels take masks of such lengths only."""
 PACKAGES = ("torch", "numpy", "transformers")
-PROCESSES = "processes"
-SAMPLES_PER_STEP = ("batch_size", "accumulate", PROCESSES)
-"""What a step's samples are the product of: a run may go on with other factors."""
 
 
 def prepare_training(
@@ -75,24 +74,32 @@ def prepare_training(
     """
     processes = processes or Processes()
     device = processes.device(arguments.device)
+    start = load_policy(arguments.init_from) if arguments.init_from is not None else None
+    if start is not None:
+        arguments = with_shape_of(start.description, arguments)
     last = arguments.log_dir / CHECKPOINTS / "last"
     earlier = load_policy(last) if last.exists() else None
     if earlier is None and last.is_symlink():
         raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
-    _require_shared(earlier.description.step if earlier is not None else None, last, processes)
+    require_shared(earlier.description.step if earlier is not None else None, last, processes)
     with processes.first_on_machine():
         demonstrations = _demonstrations(arguments, say)
     training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
-    encoded = _language(arguments, demonstrations, earlier, say) if processes.is_main else None
+    encoded = _language(arguments, demonstrations, earlier or start, say) if processes.is_main else None
     identity, features = processes.share(encoded)
-    config = model_config(arguments, identity.width, features)
+    config = model_config(arguments, identity.width, features, start)
     description = _description(arguments, config, identity, demonstrations, training, processes=processes.count)
+    if start is not None:
+        description = with_scaling_of(start.description, description)
     plan = _evaluation_plan(arguments, description)
     if earlier is not None:
-        _require_same(earlier.description, description, arguments.log_dir)
+        require_same(earlier.description, description, arguments.log_dir)
     windows = (make_windows(demonstrations, training), make_windows(demonstrations, validation) if validation else None)
     data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
     loss = _loss(arguments, description, features, demonstrations, device)
+    if start is not None and earlier is None:
+        loss.model.load_state_dict(start.weights)
+        say(f"Starting from {arguments.init_from}, step {start.description.step}")
     language = _tuned_language(arguments, demonstrations, loss.language_tokens, device)
     trainer = Trainer(
         loss=loss,
@@ -121,13 +128,15 @@ def _held_out(validation: list[EpisodeRange]) -> str:
     return f"{len(validation)} held out" if validation else "none held out: `best` goes by the training loss"
 
 
-def model_config(arguments: TrainArguments, language_width: int, features: dict[str, Tensor]) -> ModelConfig:
-    """The preset with the command's changes.
+def model_config(
+    arguments: TrainArguments, language_width: int, features: dict[str, Tensor], start: PolicyCheckpoint | None
+) -> ModelConfig:
+    """The preset with the command's changes, or what is started from.
 
     Raises:
         ValueError: sizes that do not fit together, or an instruction that is too long.
     """
-    preset = PRESETS[arguments.preset](language_width)
+    preset = PRESETS[arguments.preset](language_width) if start is None else start.description.model
     config = dataclasses.replace(
         preset,
         cameras=arguments.cameras,
@@ -186,11 +195,17 @@ def _language(
     earlier: PolicyCheckpoint | None,
     say: Callable[[str], None],
 ) -> tuple[LanguageIdentity, dict[str, Tensor]]:
-    """What made the features, and the features of every instruction; a resumed run has them already."""
+    """What made the features, and the features of every instruction; what training goes on from may have them already.
+
+    Raises:
+        LanguageModelError: the language model is needed, and cannot be loaded or is another than before.
+    """
     if earlier is not None and set(demonstrations.instructions) <= earlier.instructions.keys():
         return earlier.description.language, earlier.instructions
     say(f"Encoding {len(demonstrations.instructions)} instructions with {arguments.language_model}")
-    model = LanguageModel(arguments.language_model, arguments.language_layer)
+    model = load_language(arguments.language_model, arguments.language_layer)
+    if earlier is not None:
+        earlier.description.language.require(model.identity)
     return model.identity, {text: model.encode(text) for text in demonstrations.instructions}
 
 
@@ -211,7 +226,7 @@ def _description(
         proprio_statistics=Statistics.of(np.concatenate([demonstrations.proprio[part] for part in steps])),
         language=identity,
         image_convention=arguments.image_convention,
-        recorded_px=demonstrations.images.shape[2],
+        recorded_px=demonstrations.image_px,
         execute_steps=min(arguments.execute_steps, config.chunk_steps),
         tasks=tuple(TrainedTask(name=name, suite=suite, instruction=text) for name, suite, text in tasks),
         data_sha256=demonstrations.sha256,
@@ -238,7 +253,7 @@ def _data(
     return TrainingData(
         batches=batches(training, on_device=arguments.data_on_device),
         windows=training,
-        image_px=demonstrations.images.shape[2],
+        image_px=demonstrations.image_px,
         validation=batches(held_out, on_device=False) if held_out is not None else None,
         validation_windows=held_out,
     )
@@ -345,50 +360,7 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
     )
 
 
-def _require_shared(step: int | None, last: Path, processes: Processes) -> None:
-    """All processes must see the same checkpoints.
-
-    Raises:
-        CheckpointError: this one sees another step than the main one.
-    """
-    mains = processes.share(step)
-    if step != mains:
-        raise CheckpointError(
-            f"process {processes.rank} finds {'no checkpoint' if step is None else f'step {step}'} at {last}, the main one "
-            f"{'none' if mains is None else f'step {mains}'}. --log-dir must be on a disk that all machines share."
-        )
-
-
 def _language_lr(arguments: TrainArguments) -> float:
     if arguments.language_lr is not None:
         return arguments.language_lr
     return arguments.lr if arguments.finetune_language == "lora" else arguments.lr / 10
-
-
-def _require_same(earlier: PolicyDescription, now: PolicyDescription, folder: Path) -> None:
-    """Refuse to go on with other data, arguments or language weights.
-
-    Raises:
-        CheckpointError: something differs; the message names it.
-    """
-    differing = [
-        f"--{name.replace('_', '-')} was {earlier.training.get(name)}, is {value}"
-        for name, value in now.training.items()
-        if name not in (*NOT_THE_RESULT, *SAMPLES_PER_STEP) and earlier.training.get(name) != value
-    ]
-    was, is_ = (_samples_per_step(description.training) for description in (earlier, now))
-    if math.prod(was) != math.prod(is_):
-        differing.append(
-            "samples per step (--batch-size · --accumulate · processes) were "
-            f"{' · '.join(map(str, was))}, are {' · '.join(map(str, is_))}"
-        )
-    if earlier.data_sha256 != now.data_sha256:
-        differing.append("the demonstrations differ")
-    if differing:
-        raise CheckpointError(
-            f"{folder} holds another run: {'; '.join(differing)}. Name another --log-dir, or repeat its command to go on with it."
-        )
-
-
-def _samples_per_step(training: dict[str, Any]) -> list[int]:
-    return [int(training.get(name, 1)) for name in SAMPLES_PER_STEP]
