@@ -154,6 +154,18 @@ def save_checkpoint(
         shutil.rmtree(made, ignore_errors=True)
 
 
+def save_policy(folder: Path, policy: PolicyCheckpoint) -> None:
+    """Write what it takes to act, and nothing to go on training from; `load_policy` reads it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _save_tensors(policy.weights, folder / MODEL)
+    _save_tensors({str(i): f for i, f in enumerate(policy.instructions.values())}, folder / INSTRUCTIONS)
+    (folder / METADATA).write_text(json.dumps(_metadata(policy), indent=1) + "\n")
+
+
 def link_checkpoint(folder: Path, name: str, *, in_use: Collection[Path] = ()) -> None:
     """Let `name` beside `folder` lead to it, and remove the checkpoints nothing leads to any more, but those `in_use`."""
     pending = folder.parent / f".{name}-link"

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Makes a checkpoint small enough to ship: bfloat16 weights, no training state, and the features of more instructions.
+
+python scripts/export_checkpoint.py --checkpoint logs/spatial --output vla_vggt/pretrained/libero_spatial
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vla_vggt.models.language_features import read_language_features
+from vla_vggt.pretrained import INSTRUCTIONS
+from vla_vggt.training.checkpoint import load_policy, save_policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Export a checkpoint."""
+
+    checkpoint: Path
+    """A checkpoint, a training run's folder (the best one in it), or a .pth file."""
+    output: Path
+    """Folder."""
+    features: Path = INSTRUCTIONS
+    """Features of instructions to add, of the same language model."""
+    execute_steps: int | None = None
+    """Recommended: actions of a chunk to execute before the next query. Default: as it was trained with."""
+
+
+def main() -> None:
+    """Read, convert, write, say what was written."""
+    arguments = tyro.cli(Arguments)
+    policy = load_policy(arguments.checkpoint)
+    more = read_language_features(arguments.features)
+    policy.description.language.require(more.identity)
+    steps = policy.description.execute_steps if arguments.execute_steps is None else arguments.execute_steps
+    exported = dataclasses.replace(
+        policy,
+        description=dataclasses.replace(policy.description, execute_steps=steps),
+        weights={name: weight.to(torch.bfloat16) for name, weight in policy.weights.items()},
+        instructions={**more.features, **policy.instructions},
+    )
+    save_policy(arguments.output, exported)
+    size = sum(file.stat().st_size for file in arguments.output.iterdir()) / 1e6
+    print(
+        f"{arguments.output}: step {policy.description.step}, {len(exported.instructions)} instructions, {size:.1f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
