@@ -108,6 +108,8 @@ def random_demonstrations(folder: Path, count: int) -> DemonstrationSet:
             instruction="random",
             first=i * EPISODE_STEPS,
             end=(i + 1) * EPISODE_STEPS,
+            first_image=i * EPISODE_STEPS,
+            image_every=1,
             init_state_sha256="",
         )
         for i in range(count)

@@ -47,11 +47,14 @@ class CollectArguments:
     size: int = 256
     """Height and width of the demonstrations' images, in pixels. LIBERO's own have 128."""
     stage: Literal["all", "traces", "images"] = "all"
-    """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --format and
-    --workers count."""
+    """traces: simulate only. images: render a folder of traces, perhaps on another machine; only --output, --size, --format,
+    --image-every and --workers count."""
     format: Literal["hdf5", "lerobot", "cache"] = "hdf5"
     """hdf5: LIBERO's layout, one file per task. lerobot: a LeRobot v3 dataset per suite beside it, SUITE_lerobot. cache: a folder per
     suite, SUITE_cache, which vla-train maps into memory as it is, and no HDF5."""
+    image_every: int = 1
+    """With --format cache: draw every second, third, … step only. Steps one after the other look alike: for the same time more
+    demonstrations can be drawn. Actions and states are kept of all steps."""
     workers: str = "auto"
     """Worker processes. auto: by cores and memory. 0: in this process, for a debugger (traces only)."""
     max_errors: int = 10
@@ -86,6 +89,11 @@ class CollectArguments:
             raise ValueError(f"--expert-share: expected 0 to 1, got {self.expert_share}")
         if not 16 <= self.size <= 1024:
             raise ValueError(f"--size: expected 16 to 1024 pixels, got {self.size}")
+        if self.image_every < 1 or (self.image_every > 1 and self.format != "cache"):
+            raise ValueError(
+                f"--image-every: expected at least 1, and above 1 only with --format cache, got {self.image_every} with "
+                f"--format {self.format}"
+            )
         if self.first_seed < 0:
             raise ValueError(f"--first-seed: expected 0 or more, got {self.first_seed}")
         if (self.checkpoint is None) != (self.relabel == "none"):

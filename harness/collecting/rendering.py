@@ -116,7 +116,9 @@ def render_decoded_sets(
 
 
 def _plan(place: Path, records: Sequence[EpisodeRecord], arguments: CollectArguments) -> PlannedSet:
+    every = arguments.image_every
     ends = list(itertools.accumulate(record.steps for record in records))
+    image_ends = list(itertools.accumulate(-(-record.steps // every) for record in records))
     episodes = [
         (
             EpisodeRange(
@@ -126,11 +128,13 @@ def _plan(place: Path, records: Sequence[EpisodeRecord], arguments: CollectArgum
                 instruction=record.spec.task.instruction_bddl,
                 first=end - record.steps,
                 end=end,
+                first_image=image_end - -(-record.steps // every),
+                image_every=every,
                 init_state_sha256="",
             ),
             record.final_state_sha256,
         )
-        for record, end in zip(records, ends, strict=True)
+        for record, end, image_end in zip(records, ends, image_ends, strict=True)
     ]
     return PlannedSet(place, episodes, cameras=CAMERAS, size_px=arguments.size, convention=SEEN_BY_POLICIES)
 

@@ -48,7 +48,8 @@ class TraceDemonstrations:
             raise TraceError(f"the trace of {spec.episode_id} is of no demonstration: it has no expert's actions")
         rows = query_rows(trace)
         shown = self._scenes.open(spec, trace)
-        images = np.stack([shown.observation(row, CAMERAS) for row in rows])  # (T, 2, size, size, 3)
+        every = into.place.image_every if isinstance(into, PlannedEpisode) else 1
+        images = np.stack([shown.observation(row, CAMERAS) for row in rows[::every]])  # (T, 2, size, size, 3)
         if isinstance(into, PlannedEpisode):
             into.write(
                 convert_images(images, "raw", into.convention),

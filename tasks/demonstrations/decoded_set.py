@@ -1,7 +1,7 @@
 """Decoded demonstrations: a folder whose images are mapped into memory as they lie there.
 
-    images.bin     uint8 (N, C, H, W, 3): every step of every demonstration, one after the other
-    vectors.npz    proprio float32 (N, 8), actions float64 (N, 7)
+    images.bin     uint8 (M, C, H, W, 3): of every step of every demonstration, one after the other, or of every second, third, …
+    vectors.npz    proprio float32 (N, 8), actions float64 (N, 7) of every step
     meta.json      shapes, cameras, convention, each demonstration's place; written last
 
 The trainer's cache consists of such folders, and `vla-collect --format cache` draws straight into one.
@@ -10,6 +10,7 @@ The trainer's cache consists of such folders, and `vla-collect --format cache` d
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import zipfile
@@ -27,7 +28,7 @@ from tasks.image_conventions import convert_images
 from tasks.interface import ACTION_DIM, PROPRIO_DIM, ImageConvention
 
 IMAGES, VECTORS, META = "images.bin", "vectors.npz", "meta.json"
-FORMAT = "decoded demonstrations 1"
+FORMAT = "decoded demonstrations 2"
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 """What reading a damaged archive of arrays raises."""
 
@@ -42,7 +43,16 @@ class EpisodeRange:
     instruction: str
     first: int
     end: int
+    first_image: int
+    """The place of its images among all images."""
+    image_every: int
+    """There are images of its steps 0, `image_every`, 2 · `image_every`, …"""
     init_state_sha256: str
+
+    @property
+    def images(self) -> int:
+        """How many steps have images."""
+        return -(-(self.end - self.first) // self.image_every)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,7 +60,7 @@ class DemonstrationSet:
     """Every step of the chosen demonstrations, one after the other; observation t was taken just before action t."""
 
     image_parts: tuple[NDArray[np.uint8], ...]
-    """One after the other (N, C, H, W, 3), each memory-mapped (copy on write); at the size they were recorded in."""
+    """One after the other (M, C, H, W, 3), each memory-mapped (copy on write); at the size they were recorded in."""
     proprio: NDArray[np.float32]
     """(N, 8)"""
     actions: NDArray[np.float64]
@@ -66,7 +76,7 @@ class DemonstrationSet:
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """(N, C, H, W, 3): the parts as one array; several are copied into memory."""
+        """(M, C, H, W, 3): the parts as one array; several are copied into memory."""
         return self.image_parts[0] if len(self.image_parts) == 1 else np.concatenate(self.image_parts)
 
     @property
@@ -100,17 +110,18 @@ def read_decoded_set(folder: Path) -> DemonstrationSet:
     if meta.get("format") != FORMAT:
         raise DemonstrationError(f"{folder}: expected the format {FORMAT!r}, got {meta.get('format')!r}; make it again")
     shape: tuple[int, ...] = tuple(meta["shape"])
-    there, wanted = (folder / IMAGES).stat().st_size, int(np.prod(shape))
-    if there != wanted or proprio.shape != (shape[0], PROPRIO_DIM) or actions.shape != (shape[0], ACTION_DIM):
+    episodes = tuple(EpisodeRange(**episode) for episode in meta["episodes"])
+    there, wanted, steps = (folder / IMAGES).stat().st_size, int(np.prod(shape)), episodes[-1].end
+    if there != wanted or proprio.shape != (steps, PROPRIO_DIM) or actions.shape != (steps, ACTION_DIM):
         raise DemonstrationError(
-            f"{folder}: expected {wanted} bytes of images and vectors of {shape[0]} steps, got {there} bytes, proprio "
+            f"{folder}: expected {wanted} bytes of images and vectors of {steps} steps, got {there} bytes, proprio "
             f"{proprio.shape}, actions {actions.shape}. It is damaged: make it again."
         )
     return DemonstrationSet(
         image_parts=(np.memmap(folder / IMAGES, dtype=np.uint8, mode="c", shape=shape),),
         proprio=proprio,
         actions=actions,
-        episodes=tuple(EpisodeRange(**episode) for episode in meta["episodes"]),
+        episodes=episodes,
         sha256=meta["sha256"],
         timings=meta["timings"],
         cameras=tuple(meta["cameras"]),
@@ -131,16 +142,18 @@ def join_decoded_sets(sets: Sequence[DemonstrationSet], sha256: str) -> Demonstr
     sizes = sorted({one.image_px for one in sets})
     if len(sizes) > 1:
         raise DemonstrationError(f"expected decoded sets with images of one size, got {sizes} px. Draw them alike.")
-    steps = [len(one.actions) for one in sets]
-    firsts = [sum(steps[:place]) for place in range(len(sets))]
+    steps = itertools.accumulate((len(one.actions) for one in sets), initial=0)
+    images = itertools.accumulate((sum(map(len, one.image_parts)) for one in sets), initial=0)
     return replace(
         sets[0],
         image_parts=tuple(part for one in sets for part in one.image_parts),
         proprio=np.concatenate([one.proprio for one in sets]),
         actions=np.concatenate([one.actions for one in sets]),
         episodes=tuple(
-            replace(episode, first=episode.first + first, end=episode.end + first)
-            for one, first in zip(sets, firsts, strict=True)
+            replace(
+                episode, first=episode.first + step, end=episode.end + step, first_image=episode.first_image + image
+            )
+            for one, step, image in zip(sets, steps, images, strict=False)  # what both end with is the whole
             for episode in one.episodes
         ),
         sha256=sha256,
@@ -176,7 +189,7 @@ def conclude_decoded_set(
     meta = {
         "format": FORMAT,
         "sha256": sha256,
-        "shape": [episodes[-1].end, *image_shape],
+        "shape": [episodes[-1].first_image + episodes[-1].images, *image_shape],
         "cameras": list(cameras),
         "convention": convention,
         "timings": timings,
@@ -227,10 +240,19 @@ class DecodedSetReader:
         return tuple(self._episodes)
 
     def episode(self, demo: str) -> Episode:
-        """One demonstration."""
+        """One demonstration.
+
+        Raises:
+            DemonstrationError: not all its steps have images.
+        """
         place = self._episodes[demo]
+        if place.image_every > 1:
+            raise DemonstrationError(
+                f"{self._folder} has images of every {place.image_every}th step only, so it cannot be copied. Learn from it where it "
+                "lies: beside other decoded sets only, with both cameras in its order and its convention."
+            )
         steps = slice(place.first, place.end)
-        images = self._set.images[steps][:, self._cameras]
+        images = self._set.images[place.first_image : place.first_image + place.images][:, self._cameras]
         return Episode(
             name=f"{self._folder} {demo}",
             images=convert_images(images, self._set.convention, self._convention),

@@ -55,20 +55,22 @@ class PlannedEpisode:
         """Put the demonstration in its place.
 
         Args:
-            images: (T, C, H, W, 3) in the set's convention.
-            proprio: (T, 8)
-            actions: (T, 7)
+            images: (T, C, H, W, 3) in the set's convention: of the steps that are to have images.
+            proprio: (S, 8) of all steps.
+            actions: (S, 7)
 
         Raises:
-            ValueError: it has another number of steps than planned.
+            ValueError: it has another number of steps or images than planned.
             OSError: the disk is full, or the folder cannot be written.
         """
         steps = self.place.end - self.place.first
-        if not len(images) == len(proprio) == len(actions) == steps:
-            raise ValueError(f"{self.place.name}: planned with {steps} steps, got {len(images)}")
+        if not len(proprio) == len(actions) == steps or len(images) != self.place.images:
+            raise ValueError(
+                f"{self.place.name}: planned with {steps} steps and {self.place.images} images, got {len(actions)} and {len(images)}"
+            )
         pixels = np.ascontiguousarray(images)
         with (self.folder / IMAGES).open("r+b") as file:  # a full disk is an error here, a signal where mapped
-            file.seek(self.place.first * pixels[0].nbytes)
+            file.seek(self.place.first_image * pixels[0].nbytes)
             file.write(pixels.data)
         temporary = self._note.with_suffix(".tmp")
         with temporary.open("wb") as file:
@@ -198,11 +200,12 @@ class PlannedSet:
 
     def _make_room(self) -> None:
         self._partial.parent.mkdir(parents=True, exist_ok=True)
-        size = self.episodes[-1].place.end * int(np.prod(self._image_shape))
+        last = self.episodes[-1].place
+        size = (last.first_image + last.images) * int(np.prod(self._image_shape))
         if size > (free := shutil.disk_usage(self._partial.parent).free):
             raise OSError(
                 f"{self.place} will take {size / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free. "
-                "Choose a smaller --size, or another disk with --output."
+                "Choose a smaller --size or a larger --image-every, or another disk with --output."
             )
         (self._partial / FINISHED).mkdir(parents=True)
         with (self._partial / IMAGES).open("wb") as images:
@@ -225,11 +228,10 @@ class PlannedSet:
         written = episode.written()
         if written is None:
             return False
-        steps = episode.place.end - episode.place.first
         row = int(np.prod(self._image_shape))
         with (self._partial / IMAGES).open("rb") as images:
-            images.seek(episode.place.first * row)
-            pixels = np.frombuffer(images.read(steps * row), dtype=np.uint8)
+            images.seek(episode.place.first_image * row)
+            pixels = np.frombuffer(images.read(episode.place.images * row), dtype=np.uint8)
         return _digest(pixels, written.proprio, written.actions) == written.digest
 
 

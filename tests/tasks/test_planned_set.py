@@ -25,9 +25,10 @@ def lift() -> list[Episode]:
         return [reader.episode(demo) for demo in reader.demos]
 
 
-def plan(place: Path, lift: list[Episode], ends_in: str = "state") -> PlannedSet:
+def plan(place: Path, lift: list[Episode], ends_in: str = "state", image_every: int = 1) -> PlannedSet:
     """The three Lift demonstrations, as if they were two of one task and one of another."""
     ends = np.cumsum([len(episode.actions) for episode in lift]).tolist()
+    images = [len(episode.actions[::image_every]) for episode in lift]
     ranges = [
         EpisodeRange(
             name=f"demo {number}",
@@ -36,6 +37,8 @@ def plan(place: Path, lift: list[Episode], ends_in: str = "state") -> PlannedSet
             instruction=task.replace("_", " "),
             first=end - len(episode.actions),
             end=end,
+            first_image=sum(images[:number]),
+            image_every=image_every,
             init_state_sha256="",
         )
         for number, (task, episode, end) in enumerate(zip(TASKS, lift, ends, strict=True))
@@ -65,6 +68,26 @@ def test_what_is_drawn_in_any_order_lies_in_order(tmp_path: Path, lift: list[Epi
     assert [e.init_state_sha256 for e in whole.episodes] == [e.init_state_sha256 for e in lift]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert plan(tmp_path / "set", lift).is_whole()
+
+
+def test_every_third_step_may_have_images(tmp_path: Path, lift: list[Episode]) -> None:
+    planned = plan(tmp_path / "set", lift, image_every=3)
+    planned.begin()
+    for number in (2, 0, 1):
+        episode = lift[number]
+        planned.episodes[number].write(episode.images[::3], episode.proprio, episode.actions, episode.init_state_sha256)
+    assert not plan(tmp_path / "set", lift, image_every=3).begin()  # all is there, after an interruption too
+    with pytest.raises(ValueError, match="demo 0: planned with 59 steps and 20 images, got 59 and 59"):
+        write(planned.episodes[0], lift[0])
+    planned.finish()
+    thin = read_decoded_set(tmp_path / "set")
+    np.testing.assert_array_equal(thin.images, np.concatenate([episode.images[::3] for episode in lift]))
+    np.testing.assert_array_equal(thin.actions, np.concatenate([episode.actions for episode in lift]))
+    reader = DecodedSetReader(
+        tmp_path / "set", task=SOUP, suite="libero_object", cameras=CAMERAS, convention="rotated_180"
+    )
+    with pytest.raises(DemonstrationError, match="has images of every 3th step only, so it cannot be copied"):
+        reader.episode("demo 0")
 
 
 def test_the_fingerprint_is_of_the_contents(tmp_path: Path, lift: list[Episode]) -> None:
@@ -147,7 +170,7 @@ def test_another_plan_touches_nothing(tmp_path: Path, lift: list[Episode]) -> No
 def test_a_demonstration_of_another_length_is_refused(tmp_path: Path, lift: list[Episode]) -> None:
     planned = plan(tmp_path / "set", lift)
     planned.begin()
-    with pytest.raises(ValueError, match="demo 0: planned with 59 steps, got 58"):
+    with pytest.raises(ValueError, match="demo 0: planned with 59 steps and 59 images, got 58 and 58"):
         write(planned.episodes[0], lift[1])
     assert len(planned.begin()) == 3
 
@@ -170,7 +193,7 @@ def test_a_damaged_set_is_refused(tmp_path: Path, lift: list[Episode]) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(json.dumps(meta | {"format": "decoded demonstrations 9"}))
     with pytest.raises(
-        DemonstrationError, match="expected the format 'decoded demonstrations 1', got 'decoded demonstrations 9'"
+        DemonstrationError, match="expected the format 'decoded demonstrations 2', got 'decoded demonstrations 9'"
     ):
         read_decoded_set(folder)
     (folder / "vectors.npz").write_bytes(b"")

@@ -143,6 +143,34 @@ def test_two_sets_with_the_same_names_are_split_as_one(tmp_path: Path) -> None:
     assert {part for part in (steps < 174)} == {True, False}  # of both sets
 
 
+def test_sets_with_images_of_some_steps_are_joined(tmp_path: Path) -> None:
+    """Each sample has the images of its own step, and the actions from there on at the full rate."""
+    load(tmp_path / "a", source(LIFT))
+    (folder,) = (path for path in (tmp_path / "a").iterdir() if path.is_dir())
+    thin = tmp_path / "thin"
+    shutil.copytree(folder, thin)
+    whole = read_decoded_set(folder)
+    meta = json.loads((thin / "meta.json").read_text())
+    kept = []
+    for episode in meta["episodes"]:
+        episode |= {"first_image": len(kept), "image_every": 4}
+        kept += range(episode["first"], episode["end"], 4)
+    meta["shape"][0] = len(kept)
+    (thin / "meta.json").write_text(json.dumps(meta))
+    (thin / "images.bin").write_bytes(np.ascontiguousarray(whole.images[kept]).tobytes())
+    both = load(tmp_path / "cache", source(folder), source(thin))
+    assert not (tmp_path / "cache").exists()
+    windows = make_windows(both, list(both.episodes))
+    assert len(windows) == 174 + len(kept)
+    batches = Batches(both, windows, chunk_steps=5, device=CPU, data_on_device=False)
+    batch = batches.get(np.arange(len(windows)))
+    steps = np.array([*range(174), *kept])
+    np.testing.assert_array_equal(batch.images.numpy(), whole.images[steps])
+    np.testing.assert_array_equal(batch.proprio.numpy(), whole.proprio[steps])
+    sample = 174 + kept.index(4)
+    np.testing.assert_array_equal(batch.actions[sample].numpy(), whole.actions[4:9].astype(np.float32))
+
+
 def test_images_of_two_sizes_are_refused(tmp_path: Path) -> None:
     import h5py
 
@@ -204,7 +232,17 @@ def test_the_order_is_a_function_of_the_place() -> None:
 
 def episodes(*counts: int) -> tuple[EpisodeRange, ...]:
     return tuple(
-        EpisodeRange(name=f"{task}/{i}", task=str(task), suite="", instruction="", first=0, end=1, init_state_sha256="")
+        EpisodeRange(
+            name=f"{task}/{i}",
+            task=str(task),
+            suite="",
+            instruction="",
+            first=0,
+            end=1,
+            first_image=0,
+            image_every=1,
+            init_state_sha256="",
+        )
         for task, count in enumerate(counts)
         for i in range(count)
     )

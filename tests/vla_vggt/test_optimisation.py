@@ -56,7 +56,9 @@ def test_the_moving_average_is_quick_first_and_slow_later() -> None:
     assert average[0].tolist() == pytest.approx([0.1] * 3)
 
 
-@pytest.mark.parametrize("change", [{}, {"pooling": "mean"}, {"proprioception": False, "neighbours": 8}])
+@pytest.mark.parametrize(
+    "change", [{}, {"pooling": "mean"}, {"proprioception": False, "neighbours": 8}, {"stem": "convolutions"}]
+)
 def test_the_count_of_arithmetic_is_torchs(change: dict[str, object]) -> None:
     """`torch.utils.flop_counter` counts every matrix product that is really done."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -51,6 +51,32 @@ def test_shapes_of_every_preset(name: str) -> None:
         assert grid**2 == 196
 
 
+@pytest.mark.parametrize("px", [8, 16])
+def test_a_convolutional_stem_keeps_the_patches_in_their_places(px: int) -> None:
+    """A change to one patch's pixels moves the tokens of that patch and of those beside it, and of its own image only."""
+    config = dataclasses.replace(tiny(16), stem="convolutions", patch_px=px)
+    model, given = make(config), inputs(config)
+    grid = config.grid
+    row, column = 1, grid - 2
+    changed = given.images.clone()
+    changed[1, 1, :, row * px : (row + 1) * px, column * px : (column + 1) * px] += 1.0
+    with torch.inference_mode():
+        before, _ = model.vision_encoder(given.images)
+        after, _ = model.vision_encoder(changed)
+    moved = ((after - before).abs().amax(dim=-1) > 0).reshape(2, 2, grid, grid)
+    assert not moved[0].any()
+    assert not moved[1, 0].any()
+    places = moved[1, 1].nonzero().tolist()
+    assert [row, column] in places
+    assert all(abs(r - row) <= 1 and abs(c - column) <= 1 for r, c in places)
+    assert model(given).shape == (2, config.chunk_steps, 7)
+
+
+def test_a_stem_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs patch_px of 4, 8, 16, … .*got 2 and 64"):
+        make(dataclasses.replace(tiny(16), stem="convolutions", patch_px=2))
+
+
 @pytest.mark.parametrize("pooling", ["mean", "queries"])
 @pytest.mark.parametrize("proprioception", [True, False])
 @pytest.mark.parametrize("cameras", [("agentview",), ("robot0_eye_in_hand", "agentview")])

@@ -29,6 +29,8 @@ class ModelConfig:
     """Height and width of each camera's image as the model sees it."""
     patch_px: int
     """Height and width of a patch; it divides `image_px`."""
+    stem: Literal["patches", "convolutions"]
+    """What makes a token of a patch: one matrix over its pixels, or convolutions that see across its border."""
     cameras: tuple[str, ...]
     """In the order of the images."""
     neighbours: Literal[4, 8]
@@ -51,6 +53,8 @@ class ModelConfig:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
         if self.image_px % self.patch_px:
             raise ValueError(f"patch_px must divide image_px, got {self.patch_px} and {self.image_px}")
+        if self.stem not in ("patches", "convolutions"):
+            raise ValueError(f"stem must be patches or convolutions, got {self.stem!r}")
         if self.neighbours not in (4, 8):
             raise ValueError(f"neighbours must be 4 or 8, got {self.neighbours}")
         unknown = [camera for camera in self.cameras if camera not in CAMERAS]
@@ -105,6 +109,7 @@ def _preset(
     pooling: Literal["mean", "queries"],
     image_px: int = 224,
     chunk_steps: int = 16,
+    stem: Literal["patches", "convolutions"] = "patches",
 ) -> ModelConfig:
     return ModelConfig(
         width=width,
@@ -113,6 +118,7 @@ def _preset(
         feed_forward_width=4 * width,
         image_px=image_px,
         patch_px=16,
+        stem=stem,
         cameras=CAMERAS,
         neighbours=4,
         proprioception=True,

@@ -50,6 +50,8 @@ class TrainArguments:
     """Actions per chunk. Default: the preset's."""
     neighbours: Literal[4, 8] = 4
     """Neighbours of a patch in the image's graph."""
+    stem: Literal["patches", "convolutions"] | None = None
+    """What makes a token of a patch: one matrix, or a few convolutions. Default: the preset's."""
     proprioception: bool = True
     """Whether the policy sees the robot's state."""
     execute_steps: int = 8

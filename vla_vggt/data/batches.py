@@ -81,6 +81,7 @@ class Batches:
         self._proprio = torch.from_numpy(demonstrations.proprio).to(home)
         self._actions = torch.from_numpy(demonstrations.actions).float().to(home)
         self._steps = torch.from_numpy(windows.steps).to(home)
+        self._places = torch.from_numpy(windows.images).to(home)
         self._ends = torch.from_numpy(windows.ends).to(home)
         self._instructions = torch.from_numpy(windows.instructions).to(home)
         self._pin = device.type == "cuda" and not self._on_device
@@ -108,7 +109,7 @@ class Batches:
         first, end = self._steps[chosen], self._ends[chosen]  # [B]
         steps = first[:, None] + torch.arange(self._chunk_steps, device=first.device)  # [B, H]
         batch = Batch(
-            images=self._rows(first),
+            images=self._rows(self._places[chosen]),
             proprio=self._proprio[first],
             actions=self._actions[torch.minimum(steps, end[:, None] - 1)],  # [B, H, 7]
             valid=steps < end[:, None],

@@ -33,7 +33,7 @@ from tasks.demonstrations.reading import fingerprint, open_source
 from tasks.demonstrations.timing import ObservationTiming
 from tasks.interface import ImageConvention
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 def default_cache_folder() -> Path:
@@ -158,6 +158,8 @@ class _EntryWriter:
                 instruction=source.instruction,
                 first=self._steps,
                 end=self._steps + steps,
+                first_image=self._steps,
+                image_every=1,
                 init_state_sha256=episode.init_state_sha256,
             )
         )

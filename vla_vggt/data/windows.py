@@ -12,10 +12,12 @@ from tasks.demonstrations.decoded_set import DemonstrationSet, EpisodeRange
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Windows:
-    """The samples of some demonstrations: one per step."""
+    """The samples of some demonstrations: one per step that has images."""
 
     steps: NDArray[np.int64]
     """(M,): each sample's step among all steps of the set; its chunk begins there."""
+    images: NDArray[np.int64]
+    """(M,): the step's place among all images of the set."""
     ends: NDArray[np.int64]
     """(M,): where the sample's demonstration ends, exclusive: actions from there on are padding."""
     instructions: NDArray[np.int64]
@@ -28,9 +30,10 @@ class Windows:
 def make_windows(demonstrations: DemonstrationSet, episodes: list[EpisodeRange]) -> Windows:
     """The samples of `episodes`, which are among the set's."""
     index = {instruction: i for i, instruction in enumerate(demonstrations.instructions)}
-    lengths = [episode.end - episode.first for episode in episodes]
+    lengths = [episode.images for episode in episodes]
     return Windows(
-        steps=np.concatenate([np.arange(e.first, e.end) for e in episodes]).astype(np.int64),
+        steps=np.concatenate([np.arange(e.first, e.end, e.image_every) for e in episodes]).astype(np.int64),
+        images=np.concatenate([np.arange(e.first_image, e.first_image + e.images) for e in episodes]).astype(np.int64),
         ends=np.repeat([e.end for e in episodes], lengths).astype(np.int64),
         instructions=np.repeat([index[e.instruction] for e in episodes], lengths).astype(np.int64),
     )

@@ -1,7 +1,7 @@
 """The whole policy network, as in the figure.
 
 ```
-image [B, C, 3, 224, 224] → patches 16×16 → [B, V, d] + (row, column), camera
+image [B, C, 3, 224, 224] → patches 16×16 (one matrix, or convolutions) → [B, V, d] + (row, column), camera
 text  [B, L, D], frozen language model's features → projector → [B, L, d]
 state [B, 8] → projector → [B, 1, d]
 [language | vision | state] + token type → N × (graph convolution → self-attention → feed-forward)
@@ -48,7 +48,11 @@ class VLAModel(nn.Module):
         super().__init__()
         self.config = config
         self.vision_encoder = VisionEncoder(
-            width=config.width, patch_px=config.patch_px, grid=config.grid, cameras=len(config.cameras)
+            width=config.width,
+            patch_px=config.patch_px,
+            grid=config.grid,
+            cameras=len(config.cameras),
+            stem=config.stem,
         )
         self.language_norm = RMSNorm(config.language_width)
         self.language_projector = nn.Linear(config.language_width, config.width)
@@ -110,7 +114,7 @@ class VLAModel(nn.Module):
                 nn.init.zeros_(parameter)
             elif name.endswith(".weight"):
                 scale = (3 * self.config.layers) ** -0.5 if name.endswith(added) else 1.0
-                _normal_(parameter, scale * parameter.shape[1] ** -0.5)
+                _normal_(parameter, scale * parameter[0].numel() ** -0.5)
             elif not name.endswith(".gain"):
                 _normal_(parameter, 1.0 if name.endswith(".queries") else 0.2)
 

@@ -326,7 +326,9 @@ def _description(metadata: dict[str, Any], where: Path) -> PolicyDescription:
         raise CheckpointError(f"{where}: the checkpoint does not say {', '.join(missing)}; it cannot be used")
     values = {field.name: metadata[field.name] for field in fields(PolicyDescription)}
     try:
-        values["model"] = ModelConfig(**values["model"] | {"cameras": tuple(values["model"]["cameras"])})
+        values["model"] = ModelConfig(
+            **{"stem": "patches"} | values["model"] | {"cameras": tuple(values["model"]["cameras"])}
+        )
         values["language"] = LanguageIdentity(**values["language"])
         values["tasks"] = tuple(TrainedTask(**task) for task in values["tasks"])
     except (TypeError, KeyError, ValueError) as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tasks.interface import PROPRIO_DIM
 from vla_vggt.configs.model_config import ModelConfig
+from vla_vggt.models.components.convolutional_stem import FIRST_STRIDE
 
 PEAK_BF16_TFLOPS = {"H200": 989.0, "H100": 989.0, "GH200": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0}
 """Dense bf16 with float32 accumulation, from NVIDIA's data sheets (SXM parts), by a part of the device's name."""
@@ -24,7 +27,7 @@ def forward_flops(config: ModelConfig, language_tokens: int) -> float:
         * width
         * (
             language_tokens * config.language_width
-            + config.vision_tokens * 3 * config.patch_px**2
+            + config.vision_tokens * _stem_products(config)
             + state * PROPRIO_DIM
         )
     )
@@ -33,6 +36,17 @@ def forward_flops(config: ModelConfig, language_tokens: int) -> float:
     outputs = config.action_dim * (1 if config.pooling == "queries" else config.chunk_steps)
     head = 2 * steps * config.head_width * (width + outputs)
     return config.layers * (layer + attention) + embedding + pooling + head
+
+
+def _stem_products(config: ModelConfig) -> float:
+    """Multiply-adds that make a patch's token, per feature of it."""
+    if config.stem == "patches":
+        return 3 * config.patch_px**2
+    halvings = round(math.log2(config.patch_px / FIRST_STRIDE))
+    first = 3 * 7**2 * 2**halvings  # 4^halvings places in a patch, features divided by 2^halvings
+    return (
+        first + halvings * 9 * config.width / 2 + config.width
+    )  # a halving: 3×3 from half the features, at any size the same
 
 
 def training_flops(config: ModelConfig, language_tokens: int) -> float:

@@ -22,7 +22,7 @@ def make_adamw(
         language: a language model that is trained too; none of it decays.
         language_share: its learning rate, as a part of the model's. Each group has its part as `share`.
     """
-    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if id(p) in linear], "weight_decay": weight_decay, "share": 1.0},

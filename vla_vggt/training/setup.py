@@ -141,6 +141,7 @@ def model_config(
         preset,
         cameras=arguments.cameras,
         neighbours=arguments.neighbours,
+        stem=preset.stem if arguments.stem is None else arguments.stem,
         proprioception=arguments.proprioception,
         chunk_steps=preset.chunk_steps if arguments.chunk_steps is None else arguments.chunk_steps,
         max_language_tokens=arguments.max_language_tokens,
