@@ -29,10 +29,11 @@ class EvalArguments:
     only: tuple[str, ...] = ()
     """Only these episodes, by id, such as libero_spatial/03/07/r0."""
     policy: str = "auto"
-    """auto (vla-vggt with --checkpoint, else expert), vla-vggt, expert (scripted), zero, random, replay:PATH (a run directory or a
-    LIBERO HDF5 file), a server that speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
+    """auto (vla-vggt, with the checkpoint that ships where none is named), expert (scripted), zero, random, replay:PATH (a run
+    directory or a LIBERO HDF5 file), a server that speaks openpi's protocol as ws://HOST:PORT, or a Python factory as module:name."""
     checkpoint: Path | None = None
-    """What `vla-train` made: a checkpoint, a run's folder (the best in it), best_model.pth. With a factory: whatever it takes."""
+    """What `vla-train` made: a checkpoint, a run's folder (the best in it), best_model.pth. Default: one that ships with the package,
+    for the suites it was trained on. With a factory: whatever it takes."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where the policy computes. auto: on a GPU if there is one."""
     language_model: str = ""
@@ -85,7 +86,7 @@ class EvalArguments:
         """The policy's name, `auto` resolved."""
         if self.policy != "auto":
             return self.policy
-        return "expert" if self.checkpoint is None else VLA_VGGT
+        return VLA_VGGT
 
     def ensemble_spec(self, recommended: EnsembleSpec) -> EnsembleSpec:
         """How chunks are executed.

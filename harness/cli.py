@@ -57,7 +57,7 @@ def run(arguments: EvalArguments, terminal: Terminal) -> int:
         try:
             if arguments.list or arguments.merge or arguments.render is not None:
                 return without_rollout(arguments, terminal)
-            evaluation = prepare_evaluation(with_trained_suites(arguments))
+            evaluation = prepare_evaluation(with_shipped_checkpoint(with_trained_suites(arguments)))
             stack.callback(evaluation.close)
             kept = begin(evaluation, arguments)
         except USER_ERRORS as error:
@@ -86,6 +86,20 @@ def with_trained_suites(arguments: EvalArguments) -> EvalArguments:
             f"name one with --suite. Valid suites: {', '.join(SUITES)}"
         )
     return dataclasses.replace(arguments, suite=suites)
+
+
+def with_shipped_checkpoint(arguments: EvalArguments) -> EvalArguments:
+    """The arguments; where no policy is named, with the checkpoint that ships for the suites.
+
+    Raises:
+        ValueError: none that ships was trained on them, or there is no such suite.
+    """
+    suites = arguments.suite or tuple(dict.fromkeys(episode_id.split("/")[0] for episode_id in arguments.only))
+    if arguments.policy != "auto" or arguments.checkpoint is not None or not suites:
+        return arguments
+    from vla_vggt.pretrained import find_shipped  # torch: not for other policies
+
+    return dataclasses.replace(arguments, checkpoint=find_shipped(suites))
 
 
 def without_rollout(arguments: EvalArguments, terminal: Terminal) -> int:

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 def call(tmp_path: Path, **arguments: object) -> tuple[int, str, str]:
     """(exit status, output, errors) of a run in this process; its workers are real."""
+    if "checkpoint" not in arguments:
+        arguments.setdefault("policy", "expert")
     arguments.setdefault("output_dir", tmp_path / "run")
     arguments.setdefault("workers", "1")
     arguments.setdefault("videos", "none")

@@ -1,9 +1,41 @@
-"""What ships with the package: features of LIBERO's instructions, and trained policies."""
+"""What ships with the package: features of LIBERO's instructions, and trained policies.
+
+docs/results.md says how well the policies do and what they were trained on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from tasks.suites import find_suite
+from vla_vggt.training.checkpoint import METADATA, CheckpointError, read_description
 
 FOLDER = Path(__file__).parent
 INSTRUCTIONS = FOLDER / "instructions.safetensors"
 """Features of every instruction of LIBERO's suites, for `vla-train --language-model`."""
+
+
+def shipped_checkpoints() -> dict[Path, frozenset[str]]:
+    """Checkpoint → the suites it was trained on."""
+    folders = sorted(file.parent for file in FOLDER.glob(f"*/{METADATA}"))
+    return {folder: frozenset(task.suite for task in read_description(folder).tasks) for folder in folders}
+
+
+def find_shipped(suites: Sequence[str]) -> Path:
+    """The shipped checkpoint that was trained on these suites; LIBERO-PRO's variants count as what they vary.
+
+    Raises:
+        CheckpointError: there is none; the message says which there are.
+        UnknownTaskError: there is no such suite.
+    """
+    wanted = {find_suite(suite).base for suite in suites}
+    shipped = shipped_checkpoints()
+    for folder, trained in shipped.items():
+        if wanted <= trained:
+            return folder
+    there = "; ".join(f"{folder.name}: {', '.join(sorted(trained))}" for folder, trained in shipped.items())
+    raise CheckpointError(
+        f"no checkpoint that ships was trained on {' and '.join(sorted(wanted))} (there is {there}). "
+        "Say what to evaluate: --checkpoint PATH, --policy module:name, or --policy expert"
+    )
