@@ -76,6 +76,7 @@ class Batches:
         home = device if self._on_device else torch.device("cpu")
         self._images = [torch.from_numpy(part) for part in demonstrations.image_parts]
         self._firsts = [sum(len(part) for part in self._images[:place]) for place in range(len(self._images))]
+        self._starts = torch.tensor(self._firsts, device=home)
         if data_on_device and device.type != "cpu":
             self._images = _whole_on(self._images, device)
         self._proprio = torch.from_numpy(demonstrations.proprio).to(home)
@@ -123,9 +124,9 @@ class Batches:
         out = torch.empty((len(rows), *first.shape[1:]), dtype=torch.uint8, device=first.device, pin_memory=self._pin)
         if len(self._images) == 1:
             return torch.index_select(first, 0, rows, out=out)
-        for images, start in zip(self._images, self._firsts, strict=True):
-            inside = ((rows >= start) & (rows < start + len(images))).nonzero()[:, 0]
-            out[inside] = images[rows[inside] - start]
+        parts = torch.searchsorted(self._starts, rows, right=True) - 1
+        for slot, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
+            out[slot] = self._images[part][row - self._firsts[part]]  # a plain copy: indexing with masks takes three times as long
         return out
 
 
