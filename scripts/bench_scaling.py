@@ -27,7 +27,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 LOG_EVERY = 10
 WARM_UP_STEPS = 40
-ROUNDS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,8 @@ class Processes:
     """Processes to compare with one."""
     steps: int = 140
     """Of each run."""
+    rounds: int = 2
+    """How often each is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def compare_processes(arguments: Processes, flags: list[str], console: Console) 
     """One and several, in turns."""
     speeds: dict[int, list[float]] = {1: [], arguments.count: []}
     memory: dict[int, float] = {}
-    for _ in range(ROUNDS):
+    for _ in range(arguments.rounds):
         for count, measured in speeds.items():
             with tempfile.TemporaryDirectory() as folder:
                 train(arguments.data, Path(folder) / "run", arguments.steps, flags, processes=count)

@@ -11,12 +11,12 @@ cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
 : "${DEMOS:=50}"              # demonstrations per task, disturbed
-: "${CORRECTED:=20}"          # episodes per task driven by the policy, with the expert's answers (DAgger)
+: "${CORRECTED:=20}" "${KEEP:=successes}"   # episodes per task driven by the policy, with the expert's answers (DAgger)
 : "${IMAGE_EVERY:=2}"         # draw every second step
 : "${SIZE:=256}"              # pixels, as evaluations render
 : "${PRESET:=compact}" "${BATCH:=256}" "${LR:=8e-4}" "${STEPS:=6000}"
 : "${FINISH_LR:=3e-4}" "${FINISH_STEPS:=3000}"   # after the corrections
-: "${EPISODES:=50}"           # per task, official init states
+: "${EPISODES:=50}" "${VIDEOS:=some}"   # per task, official init states
 : "${EXECUTE:=8}"             # actions of a chunk before the next query
 : "${LANGUAGE:=vla_vggt/pretrained/instructions.safetensors}"   # features of the instructions: no language model is needed
 stage=all
@@ -44,10 +44,10 @@ draw() { "$PYTHON" -m harness.collecting.cli --stage images --output "$first" --
   --image-every "$IMAGE_EVERY"; }
 train_first() { train --preset "$PRESET" --lr "$LR" --max-steps "$STEPS" --data-path "$first/${SUITE}_cache" --log-dir "$OUTPUT/first"; }
 correct() { collect --demos-per-task "$CORRECTED" --first-seed 30000 --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert \
-  --expert-share 0.2 --output "$corrections"; }
+  --expert-share 0.3 --keep "$KEEP" --output "$corrections"; }
 finish() { train --init-from "$OUTPUT/first/checkpoints/last" --lr "$FINISH_LR" --max-steps "$FINISH_STEPS" \
   --data-path "$first/${SUITE}_cache" "$corrections/${SUITE}_cache" --log-dir "$OUTPUT/final"; }
-evaluate() { "$PYTHON" -m harness --suite "$SUITE" "${tasks[@]}" --episodes "$EPISODES" --workers "$WORKERS" --videos some \
+evaluate() { "$PYTHON" -m harness --suite "$SUITE" "${tasks[@]}" --episodes "$EPISODES" --workers "$WORKERS" --videos "$VIDEOS" \
   --checkpoint "$OUTPUT/final/checkpoints/last" --output-dir "$OUTPUT/evaluation"; }
 report() { "$PYTHON" -m results.cli "$OUTPUT/evaluation"; }
 

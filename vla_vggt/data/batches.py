@@ -126,7 +126,9 @@ class Batches:
             return torch.index_select(first, 0, rows, out=out)
         parts = torch.searchsorted(self._starts, rows, right=True) - 1
         for slot, (part, row) in enumerate(zip(parts.tolist(), rows.tolist(), strict=True)):
-            out[slot] = self._images[part][row - self._firsts[part]]  # a plain copy: indexing with masks takes three times as long
+            out[slot] = self._images[part][
+                row - self._firsts[part]
+            ]  # a plain copy: indexing with masks takes three times as long
         return out
 
 

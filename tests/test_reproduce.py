@@ -1,0 +1,63 @@
+"""The pipeline from nothing to a success rate, in miniature. It must run, not succeed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from results.run_directory import RunDirectory
+from vla_vggt.training.checkpoint import read_description
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_spatial.sh"
+MINIATURE = {
+    "TASKS": "0 2",
+    "WORKERS": "2",
+    "DEMOS": "2",
+    "CORRECTED": "1",
+    "IMAGE_EVERY": "8",
+    "SIZE": "64",
+    "PRESET": "tiny",
+    "BATCH": "8",
+    "STEPS": "4",
+    "FINISH_STEPS": "3",
+    "KEEP": "all",  # what four steps have taught succeeds in nothing
+    "EPISODES": "1",
+    "VIDEOS": "none",
+}
+STAGES = ("collect", "draw", "train", "correct", "finish", "evaluate", "report")
+
+
+def reproduce(output: Path, *flags: str) -> str:
+    environment = os.environ | MINIATURE | {"OUTPUT": str(output), "PYTHON": sys.executable, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), *flags], env=environment, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.sim
+def test_it_runs_from_nothing_and_again(tmp_path: Path) -> None:
+    said = reproduce(tmp_path / "out")
+    assert re.findall(r"^== (\w+): \d+ s$", said, re.MULTILINE) == list(STAGES)
+    final = read_description(tmp_path / "out" / "final" / "checkpoints" / "last")
+    assert final.step == 3
+    assert {task.suite for task in final.tasks} == {"libero_spatial"}
+    assert len(final.tasks) == 2
+    first = read_description(tmp_path / "out" / "first" / "checkpoints" / "last")
+    assert final.action_statistics == first.action_statistics
+    assert final.data_sha256 != first.data_sha256  # the corrections are in it
+    records = RunDirectory(tmp_path / "out" / "evaluation").records()
+    assert sorted(record.spec.episode_id for record in records) == [
+        "libero_spatial/00/00/r0",
+        "libero_spatial/02/00/r0",
+    ]
+    assert (tmp_path / "out" / "evaluation" / "report.md").is_file()
+    again = reproduce(tmp_path / "out", "--stage", "finish")  # everything is there: nothing is done
+    assert re.findall(r"^== (\w+): \d+ s$", again, re.MULTILINE) == ["finish"]
+    assert read_description(tmp_path / "out" / "final" / "checkpoints" / "last") == final
