@@ -15,11 +15,16 @@ class ScriptedExpert:
     """One episode's expert; see `tasks.interface.WorkerPolicy`.
 
     Every phase is closed loop on the present poses; what did not work is planned again from where things are now.
+
+    Args:
+        disturbed: whether the hand may move otherwise than it is told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, disturbed: bool = False) -> None:
         self._actions: Iterator[Action] | None = None
         self._state: PrivilegedState
+        self._motion: Motion | None = None
+        self._disturbed, self._only_advises = disturbed, False
         self._situation: tuple[Predicate | None, int] = (None, 0)
         self.between_skills = False
         """Whether the last action began a new skill, or nothing is left to do: whatever was held has been let go."""
@@ -31,6 +36,12 @@ class ScriptedExpert:
             self._actions = self._perform()
         self.between_skills = False
         return next(self._actions)
+
+    def advise(self, *, only: bool) -> None:
+        """Say whether its next action will be executed, or somebody else's in its place."""
+        self._only_advises = only
+        if self._motion is not None:
+            self._motion.only_advises = only
 
     def reconsider(self) -> None:
         """Say that somebody else's action is executed: plan anew if that leads to another situation."""
@@ -45,7 +56,8 @@ class ScriptedExpert:
         return predicate, self._state.fingers_touch(predicate[1])
 
     def _perform(self) -> Iterator[Action]:
-        motion = Motion(lambda: self._state)
+        self._motion = motion = Motion(lambda: self._state, disturbed=self._disturbed)
+        motion.only_advises = self._only_advises
         plan = Plan(motion)
         while True:
             predicate = next_predicate(self._state)

@@ -19,6 +19,10 @@ FREE, CARRYING, CAREFUL, TIGHT = 1.0, 0.7, 0.6, 0.4
 """Speeds: in free space, with something in the hand (faster, a rim slips out), near things, between things."""
 PATIENCE_STEPS = 15
 """A phase without 1 mm of progress for this long is left."""
+GRASP_TOLERANCE, DISTURBED_GRASP_TOLERANCE = 0.004, 0.008
+"""How near the hand must be to where it is to close [m]; a disturbed one would hover there for long before it is nearer."""
+PUSHED_AWAY = 0.005
+"""A disturbed hand that is this much farther from its goal than before was pushed, and does not stall [m]."""
 CLEARANCE = 0.012
 """Distance the hand keeps from things it passes [m]."""
 RISE, MOST_RISE = 0.03, 0.36
@@ -30,10 +34,15 @@ class Motion:
 
     Args:
         now: the present state.
+        disturbed: whether the hand may move otherwise than it is told.
     """
 
-    def __init__(self, now: Callable[[], PrivilegedState]) -> None:
+    def __init__(self, now: Callable[[], PrivilegedState], *, disturbed: bool = False) -> None:
         self.now = now
+        self.grasp_tolerance = DISTURBED_GRASP_TOLERANCE if disturbed else GRASP_TOLERANCE
+        self._disturbed = disturbed
+        self.only_advises = False
+        """Whether somebody else moves the hand: then nothing is given up because it does not move, or do, as it is told."""
         self.rotation = now().eef_rotation_world
         """The orientation (3, 3) that the hand is held in."""
 
@@ -61,7 +70,8 @@ class Motion:
             if (distance < tolerance and turn < turn_tolerance) or until():
                 return
             progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
-            best, waited = (progress, 0) if progress < best - 0.001 else (best, waited + 1)
+            pushed = self.only_advises or (self._disturbed and progress > best + PUSHED_AWAY)
+            best, waited = (progress, 0) if pushed or progress < best - 0.001 else (best, waited + 1)
             yield self.toward(position(), gripper, speed, turn_speed)
 
     def stay(self, steps: int, gripper: float) -> Iterator[Action]:

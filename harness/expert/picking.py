@@ -14,6 +14,8 @@ from harness.expert.servo import CLOSED, OPEN, UP, Vector
 
 SLIPPED = 0.03
 """An object that moved this far in the hand was dropped [m]."""
+STILL_OPEN = 0.075
+"""Distance of the fingers [m] from which on they have not begun to close: they open to 0.08."""
 EMPTY = 0.002
 """Fingers nearer than this hold nothing [m]."""
 LIFTED = 0.3
@@ -69,12 +71,8 @@ class Carrier:
             return now().position_world(self._name) + grasp.entry - grasp.approach * back
 
         yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
-        yield from motion.go(entry, OPEN, CAREFUL, 0.004)
-        closed = now().position_world(self._name) + grasp.offset
-        for _ in range(
-            CLOSING_STEPS
-        ):  # where it stands now: a target that moves with it would chase what a finger pushes
-            yield motion.toward(closed, CLOSED, TIGHT)
+        yield from motion.go(entry, OPEN, CAREFUL, motion.grasp_tolerance)
+        yield from self._close(now().position_world(self._name) + grasp.offset)
         start = now().position_world(self._name)[2]
         above = now().eef_position_world + grasp.lift
         yield from motion.go(lambda: above, CLOSED, CAREFUL, min(0.015, float(grasp.lift[2]) / 4))
@@ -83,6 +81,13 @@ class Carrier:
             return True
         self._failed.append(grasp)
         return False
+
+    def _close(self, position: Vector) -> Iterator[Action]:
+        """Close the fingers at `position` (3,): if it moved with the object, the hand would chase what a finger pushes."""
+        motion, steps = self._motion, 0
+        while steps < CLOSING_STEPS or (motion.only_advises and motion.now().finger_width > STILL_OPEN):
+            yield motion.toward(position, CLOSED, TIGHT)
+            steps += 1
 
     def held(self) -> bool:
         """Whether both fingers hold the object."""

@@ -52,7 +52,7 @@ class DemonstrationSource:
         self._new_driver = new_driver
         self._generator = episode_rng(settings.seed, episode_id, 0)
         self._disturbance = Disturbance(settings.noise, self._generator)
-        self._expert = ScriptedExpert()
+        self._expert = ScriptedExpert(disturbed=settings.noise > 0.0 or settings.expert_share < 1.0)
         self._driver: Driver | None = None
         self._since_success = 0
 
@@ -61,6 +61,7 @@ class DemonstrationSource:
         if step % TURN_STEPS == 0:
             expert_drives = self._generator.random() < self._settings.expert_share
             self._driver = None if expert_drives else self._new_driver()
+        self._expert.advise(only=self._driver is not None)
         label = self._answer(step)
         self.labels.append(label)
         self.queries += 1

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
+from harness.expert.picking import CLOSING_STEPS, Carrier
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
-from harness.expert.servo import gripper_down, nearest_of_pair, rotation_error
+from harness.expert.servo import OPEN, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
 from harness.sim.settings import RolloutSettings
 from tasks.interface import EpisodeRecord, EpisodeSpec, Official, OpenLoopSpec, Outcome, WorkerPolicy
@@ -56,6 +59,60 @@ def test_what_others_are_put_on_is_moved_first_and_doors_are_shut_last() -> None
     while (predicate := next_predicate(State(*done))) is not None:  # type: ignore[arg-type]
         done.append(predicate)
     assert [p[:2] for p in done] == [("turnon", "stove_1"), ("on", "plate_1"), ("on", "cup_1"), ("close", "cabinet_1")]
+
+
+class Hand:
+    """A hand that goes where `moves` says, whatever it is told."""
+
+    def __init__(self, distances: Sequence[float], widths: Sequence[float] = (0.08,)) -> None:
+        self._distances, self._widths, self.step = list(distances), list(widths), 0
+        self.eef_rotation_world = np.eye(3)
+
+    @property
+    def eef_position_world(self) -> np.ndarray:
+        return np.array([self._distances[min(self.step, len(self._distances) - 1)], 0.0, 0.0])
+
+    @property
+    def finger_width(self) -> float:
+        return self._widths[min(self.step, len(self._widths) - 1)]
+
+
+def steps_of(actions: Iterator[object], hand: Hand, most: int = 200) -> int:
+    for _ in actions:
+        hand.step += 1
+        if hand.step == most:
+            break
+    return hand.step
+
+
+def go(hand: Hand, *, disturbed: bool = False, only_advises: bool = False) -> int:
+    motion = Motion(lambda: hand, disturbed=disturbed)  # type: ignore[arg-type,return-value]
+    motion.only_advises = only_advises
+    return steps_of(motion.go(lambda: np.zeros(3), OPEN, FREE, 0.004), hand)
+
+
+def test_a_hand_that_stalls_gives_up_unless_somebody_else_moves_it() -> None:
+    assert go(Hand([0.1])) == PATIENCE_STEPS + 1
+    assert go(Hand([0.1]), disturbed=True) == PATIENCE_STEPS + 1
+    assert go(Hand([0.1]), disturbed=True, only_advises=True) == 200
+    assert go(Hand([0.1, 0.05, 0.0]), disturbed=True, only_advises=True) == 2
+
+
+def test_a_hand_that_was_pushed_away_comes_back() -> None:
+    way = [0.03, *np.linspace(0.1, 0.0, 41)]  # more than PATIENCE_STEPS until it is nearer than it was
+    assert go(Hand(way)) < 20
+    assert go(Hand(way), disturbed=True) > 38
+
+
+def test_fingers_that_somebody_else_does_not_close_are_told_to_close_on() -> None:
+    def close(hand: Hand, *, only_advises: bool) -> int:
+        motion = Motion(lambda: hand, disturbed=True)  # type: ignore[arg-type,return-value]
+        motion.only_advises = only_advises
+        return steps_of(Carrier(motion, "bowl")._close(np.zeros(3)), hand)
+
+    assert close(Hand([0.0], widths=[0.08]), only_advises=False) == CLOSING_STEPS
+    assert close(Hand([0.0], widths=[0.08] * 40 + [0.07]), only_advises=True) == 40
+    assert close(Hand([0.0], widths=[0.08] * 5 + [0.07]), only_advises=True) == CLOSING_STEPS
 
 
 def test_the_hand_points_down_with_its_fingers_along_the_axis() -> None:
