@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Makes a checkpoint small enough to ship: bfloat16 weights, no training state, and the features of more instructions.
 
+Those are of the suites that were trained on and of LIBERO-PRO's variants of them, in the words of file names and of BDDL files.
+
 python scripts/export_checkpoint.py --checkpoint logs/spatial --output vla_vggt/pretrained/libero_spatial
 """
 
@@ -16,9 +18,10 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tasks.suites import SUITES, find_suite, load_suite
 from vla_vggt.models.language_features import read_language_features
 from vla_vggt.pretrained import INSTRUCTIONS
-from vla_vggt.training.checkpoint import load_policy, save_policy
+from vla_vggt.training.checkpoint import PolicyDescription, load_policy, save_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Arguments:
     output: Path
     """Folder."""
     features: Path = INSTRUCTIONS
-    """Features of instructions to add, of the same language model."""
+    """File of features that has them, of the same language model."""
     execute_steps: int | None = None
     """Recommended: actions of a chunk to execute before the next query. Default: as it was trained with."""
 
@@ -46,13 +49,24 @@ def main() -> None:
         policy,
         description=dataclasses.replace(policy.description, execute_steps=steps),
         weights={name: weight.to(torch.bfloat16) for name, weight in policy.weights.items()},
-        instructions={**more.features, **policy.instructions},
+        instructions={
+            text: policy.instructions[text] if text in policy.instructions else more.encode(text)
+            for text in instructions_of(policy.description)
+        },
     )
     save_policy(arguments.output, exported)
     size = sum(file.stat().st_size for file in arguments.output.iterdir()) / 1e6
     print(
         f"{arguments.output}: step {policy.description.step}, {len(exported.instructions)} instructions, {size:.1f} MB"
     )
+
+
+def instructions_of(description: PolicyDescription) -> list[str]:
+    """What was trained on, and what may be asked for in evaluations of its suites and of their variants."""
+    bases = {find_suite(task.suite).base for task in description.tasks if task.suite}
+    tasks = [task for name, suite in SUITES.items() if suite.base in bases for task in load_suite(name)]
+    asked = {text for task in tasks for text in (task.instruction_file_name, task.instruction_bddl)}
+    return sorted(asked | {task.instruction for task in description.tasks})
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ MINIATURE = {
     "IMAGE_EVERY": "8",
     "SIZE": "64",
     "PRESET": "tiny",
+    "STEM": "patches",
     "BATCH": "8",
     "STEPS": "4",
     "FINISH_STEPS": "3",
