@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 
 from harness.arguments import EvalArguments
 from harness.cli import with_shipped_checkpoint
+from results.run_directory import RunDirectory
+from tasks.interface import Outcome
 from tasks.protocols import find_protocol
 from tasks.suites import SUITES, load_suite
 from tests.vla_vggt.examples import observation, untrained
@@ -84,3 +87,23 @@ def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "expected the language model the policy was trained with" in refused.stderr
     assert INSTRUCTIONS.is_file()
+
+
+@pytest.mark.sim
+def test_vla_eval_alone_evaluates_what_ships(tmp_path: Path) -> None:
+    flags = ["--suite", "libero_spatial", "--tasks", "0", "--episodes", "1", "--workers", "1", "--videos", "none"]
+    command = [sys.executable, "-m", "harness", *flags, "--output-dir", "run"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS.parent), "COLUMNS": "150"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run = RunDirectory(tmp_path / "run")
+    manifest = run.manifest()
+    assert manifest.policy == "vla-vggt"
+    assert manifest.checkpoint_sha256 == load_policy(find_shipped(["libero_spatial"])).sha256
+    assert manifest.ensemble == "open loop, 8 steps"
+    (record,) = run.records()
+    assert record.outcome in (
+        Outcome.SUCCESS,
+        Outcome.TIMEOUT,
+    )  # pixels and sums differ a little from machine to machine
+    assert record.queries == -(-record.steps // 8)
