@@ -42,7 +42,7 @@ class Motion:
         self.grasp_tolerance = DISTURBED_GRASP_TOLERANCE if disturbed else GRASP_TOLERANCE
         self._disturbed = disturbed
         self.only_advises = False
-        """Whether somebody else moves the hand: then nothing is given up because it does not move, or do, as it is told."""
+        """Whether somebody else moves the hand: then nothing is given up because it moves, or does, otherwise than it is told."""
         self.rotation = now().eef_rotation_world
         """The orientation (3, 3) that the hand is held in."""
 
@@ -70,8 +70,8 @@ class Motion:
             if (distance < tolerance and turn < turn_tolerance) or until():
                 return
             progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
-            pushed = self.only_advises or (self._disturbed and progress > best + PUSHED_AWAY)
-            best, waited = (progress, 0) if pushed or progress < best - 0.001 else (best, waited + 1)
+            away = best + (0.001 if self.only_advises else PUSHED_AWAY if self._disturbed else np.inf)
+            best, waited = (best, waited + 1) if best - 0.001 <= progress <= away else (progress, 0)
             yield self.toward(position(), gripper, speed, turn_speed)
 
     def stay(self, steps: int, gripper: float) -> Iterator[Action]:

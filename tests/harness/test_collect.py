@@ -21,6 +21,7 @@ from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.demonstrations import DemonstrationFile, EpisodeReader, select_demonstrations
 from tasks.demonstrations.decoded_set import DecodedSetReader
+from tasks.interface import Outcome
 from tasks.suites import load_suite
 from tests.harness.test_cli import call
 
@@ -244,10 +245,12 @@ def test_the_expert_corrects_a_policy_that_drives(tmp_path: Path) -> None:
     drove = (trace.actions == [0.0, 0.0, -0.3, 0.0, 0.0, 0.0, -1.0]).all(axis=1)
     assert 0.2 < drove.mean() < 0.8
     np.testing.assert_array_equal(trace.actions[~drove], trace.labels[~drove])
-    low = drove & (
-        trace.query_proprio[:, 2] < 0.97
-    )  # pushed down to the table: the expert says up, or works on the knob
-    assert not (trace.labels[low, 2] < -0.5).any()
+    early, low = drove & (trace.query_proprio[:, 2] > 1.1), drove & (trace.query_proprio[:, 2] < 0.97)
+    assert early.any()
+    assert low.any()
+    assert (trace.labels[early, 0] == -1.0).all()  # far from the stove: go there
+    assert (np.abs(trace.labels[low, 0]) < 0.6).all()  # pushed down beside the knob: the expert works on it
+    assert record.outcome == Outcome.SUCCESS
 
 
 def test_wrong_input_is_said_in_a_line(tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ def go(hand: Hand, *, disturbed: bool = False, only_advises: bool = False) -> in
 def test_a_hand_that_stalls_gives_up_unless_somebody_else_moves_it() -> None:
     assert go(Hand([0.1])) == PATIENCE_STEPS + 1
     assert go(Hand([0.1]), disturbed=True) == PATIENCE_STEPS + 1
-    assert go(Hand([0.1]), disturbed=True, only_advises=True) == 200
+    assert go(Hand([0.1]), disturbed=True, only_advises=True) == PATIENCE_STEPS + 1  # something is in its way
+    hovering = [0.1, 0.104] * 100
+    assert go(Hand(hovering)) == PATIENCE_STEPS + 1
+    assert go(Hand(hovering), disturbed=True, only_advises=True) == 200
     assert go(Hand([0.1, 0.05, 0.0]), disturbed=True, only_advises=True) == 2
 
 
