@@ -12,6 +12,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -47,7 +48,9 @@ def main() -> None:
     steps = policy.description.execute_steps if arguments.execute_steps is None else arguments.execute_steps
     exported = dataclasses.replace(
         policy,
-        description=dataclasses.replace(policy.description, execute_steps=steps),
+        description=dataclasses.replace(
+            policy.description, execute_steps=steps, training=without_folders(policy.description.training)
+        ),
         weights={name: weight.to(torch.bfloat16) for name, weight in policy.weights.items()},
         instructions={
             text: policy.instructions[text] if text in policy.instructions else more.encode(text)
@@ -59,6 +62,16 @@ def main() -> None:
     print(
         f"{arguments.output}: step {policy.description.step}, {len(exported.instructions)} instructions, {size:.1f} MB"
     )
+
+
+def without_folders(training: dict[str, Any]) -> dict[str, Any]:
+    """A run's arguments, of whose paths only the names are left: where they lay is nobody's business."""
+
+    def name(value: Any) -> Any:
+        return Path(value).name if value else value
+
+    paths = {"data_path": [name(path) for path in training.get("data_path", [])]}
+    return training | paths | {key: name(training.get(key)) for key in ("log_dir", "init_from")}
 
 
 def instructions_of(description: PolicyDescription) -> list[str]:

@@ -70,12 +70,13 @@ def test_vla_eval_takes_it_where_nothing_else_is_named() -> None:
 
 def test_a_checkpoint_is_exported(tmp_path: Path) -> None:
     shipped = read_description(find_shipped(["libero_spatial"]))
-    policy = untrained(language=shipped.language)
+    policy = untrained(language=shipped.language, training={"log_dir": "/home/me/a", "data_path": ["/data/b"], "lr": 1})
     save_pth(tmp_path / "a.pth", policy)
     command = [sys.executable, str(SCRIPTS / "export_checkpoint.py"), "--checkpoint", "a.pth", "--output", "small"]
     done = subprocess.run([*command, "--execute-steps", "6"], cwd=tmp_path, capture_output=True, text=True, check=True)
     exported = load_policy(tmp_path / "small")
     assert exported.description.execute_steps == 6
+    assert exported.description.training == {"log_dir": "a", "data_path": ["b"], "init_from": None, "lr": 1}
     assert exported.description.tasks == policy.description.tasks
     for name, weight in policy.weights.items():
         torch.testing.assert_close(exported.weights[name], weight.to(torch.bfloat16))
