@@ -87,8 +87,8 @@ def read_language_features(file: Path) -> LanguageFeatures:
             texts = json.loads(header["instructions"])
             identity = LanguageIdentity(**json.loads(header["language"]))
             features = {text: opened.get_tensor(str(i)) for i, text in enumerate(texts)}
+    except LanguageModelError:
+        raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, LanguageModelError):
-            raise
         raise LanguageModelError(f"{file}: not readable as features of instructions: {error}") from error
     return LanguageFeatures(identity=identity, features=features, file=file)

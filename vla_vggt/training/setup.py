@@ -78,10 +78,7 @@ def prepare_training(
     if start is not None:
         arguments = with_shape_of(start.description, arguments)
     last = arguments.log_dir / CHECKPOINTS / "last"
-    earlier = load_policy(last) if last.exists() else None
-    if earlier is None and last.is_symlink():
-        raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
-    require_shared(earlier.description.step if earlier is not None else None, last, processes)
+    earlier = _earlier(last, processes)
     with processes.first_on_machine():
         demonstrations = _demonstrations(arguments, say)
     training, validation = split_episodes(demonstrations.episodes, arguments.validation_fraction, arguments.seed)
@@ -89,17 +86,13 @@ def prepare_training(
     identity, features = processes.share(encoded)
     config = model_config(arguments, identity.width, features, start)
     description = _description(arguments, config, identity, demonstrations, training, processes=processes.count)
-    if start is not None:
-        description = with_scaling_of(start.description, description)
+    description = description if start is None else with_scaling_of(start.description, description)
     plan = _evaluation_plan(arguments, description)
     if earlier is not None:
         require_same(earlier.description, description, arguments.log_dir)
     windows = (make_windows(demonstrations, training), make_windows(demonstrations, validation) if validation else None)
     data = _data(arguments, demonstrations, windows, config.chunk_steps, device)
-    loss = _loss(arguments, description, features, demonstrations, device)
-    if start is not None and earlier is None:
-        loss.model.load_state_dict(start.weights)
-        say(f"Starting from {arguments.init_from}, step {start.description.step}")
+    loss = _loss(arguments, description, features, demonstrations, device, start=start)
     language = _tuned_language(arguments, demonstrations, loss.language_tokens, device)
     trainer = Trainer(
         loss=loss,
@@ -116,12 +109,29 @@ def prepare_training(
     if earlier is not None:
         trainer.restore(load_training_state(last), earlier.weights)
         say(f"Resuming {arguments.log_dir} after step {trainer.step}.")
-    size = f"{sum(p.numel() for p in loss.model.parameters()) / 1e6:.1f}M parameters"
     given = f"{len(training)} demonstrations of {len(description.tasks)} tasks, {len(data.windows)} samples"
-    say(f"{given} ({_held_out(validation)}); {arguments.preset}, {size}, on {device}")
+    say(f"{given} ({_held_out(validation)}); {_shape(arguments, start, loss)}, on {device}")
     if language is not None:
         say(f"The language model is trained too: {language.described()}")
     return trainer
+
+
+def _earlier(last: Path, processes: Processes) -> PolicyCheckpoint | None:
+    """What the run goes on from; None where it begins.
+
+    Raises:
+        CheckpointError: it is damaged, or other processes see another one.
+    """
+    earlier = load_policy(last) if last.exists() else None
+    if earlier is None and last.is_symlink():
+        raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
+    require_shared(earlier.description.step if earlier is not None else None, last, processes)
+    return earlier
+
+
+def _shape(arguments: TrainArguments, start: PolicyCheckpoint | None, loss: ChunkLoss) -> str:
+    origin = arguments.preset if start is None else f"from {arguments.init_from}, step {start.description.step}"
+    return f"{origin}, {sum(p.numel() for p in loss.model.parameters()) / 1e6:.1f}M parameters"
 
 
 def _held_out(validation: list[EpisodeRange]) -> str:
@@ -266,10 +276,14 @@ def _loss(
     features: dict[str, Tensor],
     demonstrations: DemonstrationSet,
     device: torch.device,
+    *,
+    start: PolicyCheckpoint | None,
 ) -> ChunkLoss:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(arguments.seed)
         model = VLAModel(description.model)
+    if start is not None:
+        model.load_state_dict(start.weights)
     wanted = [features[text] for text in demonstrations.instructions]
     length = padded_length(description.model, max(len(tokens) for tokens in wanted))
     padded, valid = pad_left(wanted, length)
