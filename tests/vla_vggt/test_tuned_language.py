@@ -50,7 +50,7 @@ def test_untrained_it_gives_the_frozen_models_features(language_model: Path, tun
     tuned = TunedLanguage(
         LanguageModel(str(language_model), layer), tuning=tuning, rank=4, instructions=TEXTS, length=20
     )
-    features, valid = tuned()
+    features, valid = tuned.encode()
     assert features.shape == (2, 20, 32)
     for row, text in enumerate(TEXTS):
         alone = frozen.encode(text)
@@ -64,6 +64,18 @@ def test_untrained_it_gives_the_frozen_models_features(language_model: Path, tun
     assert all((p.grad is not None) == (name in trained) for name, p in tuned.network.named_parameters())
     assert all("lora" in name for name in trained) == (tuning == "lora")
     assert any("layers.1." in name for name in trained) == (layer == -1)
+
+
+def test_every_call_of_the_module_has_a_tensor_in_it(language_model: Path) -> None:
+    """On a GPU the hooks of FSDP2 end with an IndexError otherwise (seen with torch 2.11, NCCL); on a CPU they do not mind."""
+    model = LanguageModel(str(language_model), -1)
+    tuned = TunedLanguage(model, tuning="full", rank=4, instructions=TEXTS, length=20)
+    calls: list[tuple[Any, ...]] = []
+    tuned.register_forward_pre_hook(lambda module, arguments: calls.append(arguments))
+    tuned.encode()
+    tuned.features()
+    assert len(calls) == 2
+    assert all(isinstance(arguments[0], torch.Tensor) for arguments in calls)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

@@ -65,15 +65,20 @@ class TunedLanguage(nn.Module):
 
     def _freeze_what_has_no_part(self) -> None:
         """Layers above the one whose states are the features, a pooler: nothing flows back into them."""
-        self()[0].float().sum().backward()
+        self.encode()[0].float().sum().backward()
         for parameter in self.network.parameters():
             if parameter.grad is None:
                 parameter.requires_grad_(False)
             parameter.grad = None
 
-    def forward(self) -> tuple[Tensor, Tensor]:
+    def encode(self) -> tuple[Tensor, Tensor]:
         """([n, L, D] float32 or bfloat16, [n, L] bool): features, padded on the left, and what is no padding."""
-        ids, mask, source, valid = (self.get_buffer(f"_{name}") for name in ("ids", "mask", "source", "valid"))
+        encoded: tuple[Tensor, Tensor] = self(self.get_buffer("_ids"))
+        return encoded
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode`, which is to be called. Only divided weights need it: on a GPU FSDP2 takes no call without a tensor in it."""
+        mask, source, valid = (self.get_buffer(f"_{name}") for name in ("mask", "source", "valid"))
         # padded on the right here, where positions are those of an instruction alone
         states = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
         features = states[self._layer]  # [n, longest, D]
@@ -83,7 +88,7 @@ class TunedLanguage(nn.Module):
     @torch.no_grad()
     def features(self) -> dict[str, Tensor]:
         """Instruction → [L, D] bfloat16 on the CPU, without padding: as a checkpoint carries them."""
-        features, valid = self()
+        features, valid = self.encode()
         return {
             text: row[kept].to(torch.bfloat16).cpu()
             for text, row, kept in zip(self.instructions, features, valid, strict=True)

@@ -209,7 +209,7 @@ class Trainer:
         if self._language is None:
             return None, self._loss.instructions
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._loss.bf16):
-            features, valid = self._language()
+            features, valid = self._language.encode()
         return features, InstructionTable(features=features.detach().requires_grad_(), valid=valid)
 
     def _averaged_instructions(self) -> tuple[dict[str, Tensor], InstructionTable]:
