@@ -65,7 +65,7 @@ class TunedLanguage(nn.Module):
 
     def _freeze_what_has_no_part(self) -> None:
         """Layers above the one whose states are the features, a pooler: nothing flows back into them."""
-        self.encode()[0].float().sum().backward()
+        torch.autograd.backward(self.encode()[0].float().sum())
         for parameter in self.network.parameters():
             if parameter.grad is None:
                 parameter.requires_grad_(False)
