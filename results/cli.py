@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from results.comparison import Comparison, compare
+from results.divergence import APART, Divergence, divergences
 from results.files import write_atomically
 from results.report import comparison_report, write_report
 from results.run_directory import RunDirectory
@@ -56,9 +58,10 @@ def run(arguments: ReportArguments, *, out: Console, errors: Console) -> int:
         comparison = compare(RunDirectory(first), RunDirectory(second))
         names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
         file = arguments.output or second / "comparisons" / f"{first.name}.md"
+        parted = divergences(first, second, comparison.first_only + comparison.second_only)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, comparison_report(comparison, *names).encode())
-        print_comparison(out, comparison, *names)
+        write_atomically(file, comparison_report(comparison, *names, parted).encode())
+        print_comparison(out, comparison, *names, parted)
         out.print(f"All of it: {file}", markup=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         errors.print(f"vla-report: {error}", markup=False, soft_wrap=True)
@@ -66,8 +69,10 @@ def run(arguments: ReportArguments, *, out: Console, errors: Console) -> int:
     return EXIT_OK
 
 
-def print_comparison(console: Console, comparison: Comparison, first: str, second: str) -> None:
-    """The numbers, the words, and the episodes that differ."""
+def print_comparison(
+    console: Console, comparison: Comparison, first: str, second: str, parted: Mapping[str, Divergence]
+) -> None:
+    """The numbers, the words, and the episodes that differ, and where they part."""
     table = Table(
         "",
         "episodes",
@@ -93,6 +98,10 @@ def print_comparison(console: Console, comparison: Comparison, first: str, secon
         more = f" … and {len(ids) - MOST_PRINTED} more" if len(ids) > MOST_PRINTED else ""
         if ids:
             console.print(f"Only {name} succeeded in: {', '.join(ids[:MOST_PRINTED])}{more}", markup=False)
+    for episode_id in [i for i in comparison.first_only + comparison.second_only if i in parted][:MOST_PRINTED]:
+        console.print(f"  {episode_id}: {parted[episode_id]}", markup=False)
+    if parted:
+        console.print(f"(elsewhere: a joint or an object by more than {APART} rad or m)", markup=False)
 
 
 if __name__ == "__main__":

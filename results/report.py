@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from results.comparison import Comparison
+from results.divergence import APART, Divergence
 from results.files import write_atomically
 from results.manifest import RunManifest
 from results.measures import motions
@@ -99,12 +100,15 @@ def latex_row(manifest: RunManifest, suites: pd.DataFrame) -> str:
     return "\n".join([*lines, f"{name} & {' & '.join((*cells, average))} \\\\"])
 
 
-def comparison_report(comparison: Comparison, first: str, second: str) -> str:
+def comparison_report(
+    comparison: Comparison, first: str, second: str, parted: Mapping[str, Divergence] | None = None
+) -> str:
     """Two runs of the same episodes, in Markdown.
 
     Args:
         first: what to call the first run.
         second: what to call the second.
+        parted: where episodes that ended otherwise part, as far as known.
     """
     first, second = _escaped(first), _escaped(second)
     rows = [
@@ -135,11 +139,17 @@ def comparison_report(comparison: Comparison, first: str, second: str) -> str:
         + "); the interval of the difference, second minus first, is Newcombe's (1998, method 10). This compares two sets of weights. "
         "That one architecture is better than another takes at least three training seeds of each, and their spread.",
         f"## Only {first} succeeded ({len(comparison.first_only)})",
-        _bullets([f"`{i}`" for i in comparison.first_only]) or "None.",
+        _bullets([_where(i, parted) for i in comparison.first_only]) or "None.",
         f"## Only {second} succeeded ({len(comparison.second_only)})",
-        _bullets([f"`{i}`" for i in comparison.second_only]) or "None.",
+        _bullets([_where(i, parted) for i in comparison.second_only]) or "None.",
+        f"Elsewhere: a joint or an object by more than {APART} rad or m." if parted else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _where(episode_id: str, parted: Mapping[str, Divergence] | None) -> str:
+    known = (parted or {}).get(episode_id)
+    return f"`{episode_id}`" + (f": {known}" if known is not None else "")
 
 
 def _named(suite: str) -> str:

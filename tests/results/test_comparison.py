@@ -6,6 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from scipy.stats import binomtest
@@ -15,8 +16,9 @@ from results.comparison import ComparisonError, compare_records
 from results.manifest import RunManifest, write_manifest
 from results.records import to_json
 from results.statistics import PairedCounts, newcombe_paired
+from results.trace import trace_path, write_trace
 from tasks.interface import EpisodeRecord, Outcome
-from tests.examples import episode, manifest, record
+from tests.examples import episode, manifest, record, trace
 
 OUTCOMES = {"s": Outcome.SUCCESS, "f": Outcome.TIMEOUT}
 PLANNED = {"libero_spatial/00": 30}
@@ -140,6 +142,10 @@ def command(*runs: Path, output: Path | None = None) -> tuple[int, str, str]:
 def test_the_command(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a[b]", manifest(PLANNED), records("s" * 3 + "f" * 12))
     second = write_run(tmp_path / "second", manifest(PLANNED), records("f" * 3 + "s" * 12))
+    traced = trace("libero_spatial/00/01/r0", steps=9)
+    moved = dataclasses.replace(traced, actions=traced.actions + 1.0, qpos=traced.qpos + np.eye(10, 5, k=-4))
+    for folder, of in ((first, traced), (second, moved)):
+        write_trace(folder / trace_path(traced.episode_id), of)
     status, out, _ = command(first, second)
     assert status == 0
     assert "second is better than a[b]: 12 episodes against 3, p = 0.035" in out
@@ -147,6 +153,8 @@ def test_the_command(tmp_path: Path) -> None:
     text = (second / "comparisons" / "a[b].md").read_text()
     assert "| libero_spatial | 15 | 0 | 3 | 12 | 0 | +60.0 |" in text
     assert len(re.findall(r"^- `libero_spatial", text, re.M)) == 15
+    assert "libero_spatial/00/01/r0: other actions from step 0, elsewhere from step 3" in out
+    assert "- `libero_spatial/00/01/r0`: other actions from step 0, elsewhere from step 3" in text
     status, out, _ = command(first)
     assert status == 0
     assert (first / "report.md").is_file()
