@@ -59,6 +59,28 @@ def test_it_runs_from_nothing_and_again(tmp_path: Path) -> None:
         "libero_spatial/02/00/r0",
     ]
     assert (tmp_path / "out" / "evaluation" / "report.md").is_file()
+    compare_parts(tmp_path / "out")
     again = reproduce(tmp_path / "out", "--stage", "finish")  # everything is there: nothing is done
     assert re.findall(r"^== (\w+): \d+ s$", again, re.MULTILINE) == ["finish"]
     assert read_description(tmp_path / "out" / "final" / "checkpoints" / "last") == final
+
+
+def compare_parts(output: Path) -> None:
+    """The ablations, on the demonstrations that are there."""
+    command = [sys.executable, str(SCRIPT.parent / "ablations.py"), "--output", str(output / "ablations")]
+    command += ["--data", str(output / "demonstrations" / "libero_spatial_cache"), "--arms", "no graph"]
+    command += ["--seeds", "1", "--steps", "2", "--tasks", "0", "--episodes", "1", "--workers", "1"]
+    flags = ["--", "--preset", "tiny", "--batch-size", "8"]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"full +│ +\d+ +│ +\d+\.\d", done.stdout), done.stdout
+    assert re.search(r"no graph +│ +\d+ +│ +\d+\.\d +│ +[+-]\d+\.\d", done.stdout), done.stdout
+    assert read_description(output / "ablations" / "no-graph-0" / "checkpoints" / "last").model.neighbours == 0
+    assert len(RunDirectory(output / "ablations" / "full-0" / "evaluation-open-loop").records()) == 1
+    refused = subprocess.run(
+        [*command, "--arms", "no luck"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (
+        "--arms: expected some of full, no graph, no wrist camera, temporal ensembling, got no luck" in refused.stderr
+    )

@@ -20,10 +20,10 @@ def masks(layout: TokenLayout) -> torch.Tensor:
     return valid
 
 
-@pytest.mark.parametrize("neighbours", [4, 8])
+@pytest.mark.parametrize("neighbours", [0, 4, 8])
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 14])
 @pytest.mark.parametrize("state_tokens", [0, 1])
-def test_bands_equal_edges(neighbours: Literal[4, 8], grid: int, state_tokens: int) -> None:
+def test_bands_equal_edges(neighbours: Literal[0, 4, 8], grid: int, state_tokens: int) -> None:
     layout = TokenLayout(language_tokens=5, cameras=2, grid=grid, state_tokens=state_tokens)
     valid = masks(layout)
     tokens = torch.randn(4, layout.total, 6, generator=torch.Generator().manual_seed(0))
@@ -63,6 +63,14 @@ def test_eight_neighbours_add_the_diagonals() -> None:
     eight = set(map(tuple, edge_list(LAYOUT, 8).T.tolist()))
     assert four < eight
     assert len(eight - four) == 2 * 2 * 2 * 9
+
+
+def test_without_neighbours_a_token_stays_what_it_is() -> None:
+    valid = masks(LAYOUT)
+    tokens = torch.randn(4, LAYOUT.total, 6)
+    torch.testing.assert_close(
+        banded_graph(LAYOUT, 0, valid).propagate(tokens), tokens * valid[..., None], atol=0, rtol=0
+    )
 
 
 def test_padding_gives_nothing_and_gets_nothing() -> None:

@@ -104,7 +104,7 @@ def test_padding_changes_nothing(pooling: str) -> None:
     torch.testing.assert_close(model(given), model(longer), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("neighbours", [4, 8])
+@pytest.mark.parametrize("neighbours", [0, 4, 8])
 def test_the_fast_path_equals_the_edge_list_in_canonical_order(neighbours: int) -> None:
     config = dataclasses.replace(tiny(16), neighbours=neighbours)  # type: ignore[arg-type]
     model, given = make(config), inputs(config)

@@ -33,8 +33,9 @@ class ModelConfig:
     """What makes a token of a patch: one matrix over its pixels, or convolutions that see across its border."""
     cameras: tuple[str, ...]
     """In the order of the images."""
-    neighbours: Literal[4, 8]
-    """Neighbours of a patch in the image's graph: beside and above, or the diagonal ones too."""
+    neighbours: Literal[0, 4, 8]
+    """Neighbours of a patch in the image's graph: beside and above, or the diagonal ones too. 0: no graph, of words neither, so that a
+    graph convolution is a matrix and each token is alone in it."""
     proprioception: bool
     """Whether the robot's state (8,) is a token."""
     language_width: int
@@ -55,8 +56,8 @@ class ModelConfig:
             raise ValueError(f"patch_px must divide image_px, got {self.patch_px} and {self.image_px}")
         if self.stem not in ("patches", "convolutions"):
             raise ValueError(f"stem must be patches or convolutions, got {self.stem!r}")
-        if self.neighbours not in (4, 8):
-            raise ValueError(f"neighbours must be 4 or 8, got {self.neighbours}")
+        if self.neighbours not in (0, 4, 8):
+            raise ValueError(f"neighbours must be 0, 4 or 8, got {self.neighbours}")
         unknown = [camera for camera in self.cameras if camera not in CAMERAS]
         if unknown or not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras must be different ones of {', '.join(CAMERAS)}, got {self.cameras}")

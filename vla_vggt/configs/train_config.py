@@ -48,8 +48,8 @@ class TrainArguments:
     """Cameras the policy sees, in order."""
     chunk_steps: int | None = None
     """Actions per chunk. Default: the preset's."""
-    neighbours: Literal[4, 8] = 4
-    """Neighbours of a patch in the image's graph."""
+    neighbours: Literal[0, 4, 8] = 4
+    """Neighbours of a patch in the image's graph. 0: no graph."""
     stem: Literal["patches", "convolutions"] | None = None
     """What makes a token of a patch: one matrix, or a few convolutions. Default: the preset's."""
     proprioception: bool = True

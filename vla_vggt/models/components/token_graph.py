@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Neighbours = Literal[4, 8]
+Neighbours = Literal[0, 4, 8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +83,10 @@ class EdgeListGraph:
 
 
 def directions(neighbours: Neighbours) -> list[tuple[int, int]]:
-    """(down, right) steps on a grid, the undirected edges' both ways."""
+    """(down, right) steps on a grid, the undirected edges' both ways; none for 0 neighbours."""
     beside = [(0, 1), (0, -1), (1, 0), (-1, 0)]
     diagonal = [(1, 1), (-1, -1), (1, -1), (-1, 1)]
-    return beside if neighbours == 4 else beside + diagonal
+    return (beside + diagonal)[:neighbours]
 
 
 def band_offsets(grid: int, neighbours: Neighbours) -> tuple[int, ...]:
@@ -127,8 +127,8 @@ def banded_graph(
 
 def edge_list(layout: TokenLayout, neighbours: Neighbours) -> Tensor:
     """[2, E] int64: every edge of the layout in both directions, found by walking over tokens one by one."""
-    pairs = [(t, t + 1) for t in range(layout.language_tokens - 1)]
-    steps = [(0, 1), (1, 0)] if neighbours == 4 else [(0, 1), (1, 0), (1, 1), (1, -1)]
+    pairs = [(t, t + 1) for t in range(layout.language_tokens - 1)] if neighbours else []
+    steps = [(0, 1), (1, 0), (1, 1), (1, -1)][: neighbours // 2]
     for camera in range(layout.cameras):
         first = layout.language_tokens + camera * layout.grid**2
         for row in range(layout.grid):
