@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import ttest_ind
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from results.run_directory import RunDirectory
 from tasks.interface import Outcome
 from vla_vggt.pretrained import INSTRUCTIONS

@@ -10,6 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.sim.privileged import SimulatorPrivilegedState
+from harness.sim.simulator import Simulator
+from tasks.interface import EpisodeSpec, Official
+from tasks.protocols import find_protocol
+from tasks.suites import load_suite
+from tests.vla_vggt.examples import observation
+from vla_vggt.pretrained import find_shipped
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 USERS_OF_TESTS = sorted(path.name for path in SCRIPTS.glob("*.py") if "from tests." in path.read_text())
 
@@ -31,6 +39,45 @@ def test_a_script_finds_the_stock_environment_in_tests(name: str, tmp_path: Path
 
 def test_there_are_such_scripts() -> None:
     assert "bench_rollout.py" in USERS_OF_TESTS
+
+
+@pytest.fixture
+def scripts_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.usefixtures("scripts_importable")
+def test_the_bowl_a_scene_does_not_mean_is_another_tasks() -> None:
+    from swap_instructions import first_taken, load, other_task
+
+    tasks = load_suite("libero_spatial")
+    others = {task.index: other_task(tasks, task).index for task in tasks}
+    assert others == {0: 1, 1: 6, 2: 8, 3: 9, 4: 9, 5: 3, 6: 7, 7: 9, 8: 1, 9: 7}  # read off the BDDL files by eye
+    heights = np.full((50, 2), [0.90, 1.10])
+    assert first_taken(heights) == "none"
+    heights[30:, 1] += 0.05
+    assert first_taken(heights) == "the other"
+    heights[20:25, 0] += 0.05
+    assert first_taken(heights) == "meant by the scene"
+    policy = load(find_shipped(["libero_spatial"]), device="cpu")
+    heard = []
+    policy._policy.act = lambda observations: heard.extend(seen.instruction for seen in observations)  # type: ignore
+    policy.act([observation(0, size=256, instruction=tasks[0].instruction_file_name)])
+    assert heard == [tasks[1].instruction_file_name]
+
+
+@pytest.mark.sim
+@pytest.mark.usefixtures("scripts_importable")
+def test_a_bowls_height_is_found_in_a_trace() -> None:
+    from swap_instructions import places_in_state
+
+    (task, *_) = load_suite("libero_spatial")
+    simulator = Simulator(task, find_protocol("openvla"))
+    spec = {"episode_id": "libero_spatial/00/00/r0", "repeat": 0, "protocol": "openvla"}
+    simulator.reset(EpisodeSpec(task=task, init=Official(index=0), **spec))  # type: ignore[arg-type]
+    state = SimulatorPrivilegedState(simulator)
+    heights = [state.position_world(f"akita_black_bowl_{i}")[2] for i in (1, 2)]
+    assert simulator.scene.data.qpos[places_in_state(task)].tolist() == pytest.approx(heights, abs=1e-6)
 
 
 def test_demonstrations_are_judged_by_what_the_hand_does() -> None:
