@@ -52,6 +52,11 @@ def test_what_ships_is_found_by_suite() -> None:
     assert find_shipped(["libero_spatial_lan", "libero_spatial_swap"]) == spatial
     with pytest.raises(CheckpointError, match=r"no checkpoint that ships was trained on libero_90 .*--policy expert"):
         find_shipped(["libero_90"])
+    assert find_shipped(["libero_object"]).name == "libero_object"
+    with pytest.raises(
+        CheckpointError, match=r"libero_object and libero_spatial .* Evaluate one suite at a time, or say"
+    ):
+        find_shipped(["libero_spatial", "libero_object"])
     with pytest.raises(ValueError, match="Did you mean 'libero_spatial'"):
         find_shipped(["libero_spatia"])
 

@@ -35,7 +35,9 @@ def find_shipped(suites: Sequence[str]) -> Path:
         if wanted <= trained:
             return folder
     there = "; ".join(f"{folder.name}: {', '.join(sorted(trained))}" for folder, trained in shipped.items())
+    each_has_one = all(any(suite in trained for trained in shipped.values()) for suite in wanted)
     raise CheckpointError(
         f"no checkpoint that ships was trained on {' and '.join(sorted(wanted))} (there is {there}). "
-        "Say what to evaluate: --checkpoint PATH, --policy module:name, or --policy expert"
+        + ("Evaluate one suite at a time, or say" if each_has_one else "Say")
+        + " what to evaluate: --checkpoint PATH, --policy module:name, or --policy expert"
     )
