@@ -40,7 +40,8 @@ class Motion:
     def __init__(self, now: Callable[[], PrivilegedState], *, disturbed: bool = False) -> None:
         self.now = now
         self.grasp_tolerance = DISTURBED_GRASP_TOLERANCE if disturbed else GRASP_TOLERANCE
-        self._disturbed = disturbed
+        self.is_disturbed = disturbed
+        """Whether the hand may move otherwise than it is told."""
         self.only_advises = False
         """Whether somebody else moves the hand: then nothing is given up because it moves, or does, otherwise than it is told."""
         self.rotation = now().eef_rotation_world
@@ -70,7 +71,7 @@ class Motion:
             if (distance < tolerance and turn < turn_tolerance) or until():
                 return
             progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
-            away = best + (0.001 if self.only_advises else PUSHED_AWAY if self._disturbed else np.inf)
+            away = best + (0.001 if self.only_advises else PUSHED_AWAY if self.is_disturbed else np.inf)
             best, waited = (best, waited + 1) if best - 0.001 <= progress <= away else (progress, 0)
             yield self.toward(position(), gripper, speed, turn_speed)
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
-from harness.expert.picking import CLOSING_STEPS, Carrier
+from harness.expert.picking import CLOSING_STEPS, FUNNEL, Carrier, distance_before
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
 from harness.expert.servo import OPEN, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
@@ -116,6 +116,14 @@ def test_fingers_that_somebody_else_does_not_close_are_told_to_close_on() -> Non
     assert close(Hand([0.0], widths=[0.08]), only_advises=False) == CLOSING_STEPS
     assert close(Hand([0.0], widths=[0.08] * 40 + [0.07]), only_advises=True) == 40
     assert close(Hand([0.0], widths=[0.08] * 5 + [0.07]), only_advises=True) == CLOSING_STEPS
+
+
+def test_a_hand_beside_its_way_stays_before_the_grasp() -> None:
+    for approach in (np.array([0.0, 0.0, -1.0]), np.array([0.6, 0.0, -0.8])):
+        beside = np.cross(approach, [0.0, 1.0, 0.0])
+        assert distance_before(-0.1 * approach, approach, 0.008) == pytest.approx(0.0, abs=1e-9)
+        assert distance_before(-0.1 * approach + 0.007 * beside, approach, 0.008) == 0.0
+        assert distance_before(-0.1 * approach + 0.018 * beside, approach, 0.008) == pytest.approx(FUNNEL * 0.01)
 
 
 def test_the_hand_points_down_with_its_fingers_along_the_axis() -> None:
