@@ -10,8 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=50}"                                  # demonstrations per task, disturbed
-: "${SIZE:=256}" "${IMAGE_EVERY:=2}"              # pixels, as evaluations render; of every second step
+: "${DEMOS:=100}"                                 # demonstrations per task, disturbed
+: "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=7000}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them

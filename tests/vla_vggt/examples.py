@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from tasks.interface import Observation
@@ -16,6 +17,7 @@ from vla_vggt.data.statistics import Statistics
 from vla_vggt.models.language_encoder import LanguageIdentity
 from vla_vggt.models.vla_model import VLAModel
 from vla_vggt.training.checkpoint import PolicyCheckpoint, PolicyDescription, TrainedTask
+from vla_vggt.training.trainer import Trainer
 
 WIDTH = 16
 
@@ -52,6 +54,20 @@ def untrained(**changes: Any) -> PolicyCheckpoint:
             for text, length in (("lift the cube", 3), ("drop the cube", 5))
         },
     )
+
+
+def interrupt_at(trainer: Trainer, step: int) -> None:
+    """Run it until `step` steps are done, and interrupt it there, as Ctrl-C does."""
+    original = trainer.train_step
+
+    def until(batches: Any) -> torch.Tensor:
+        if trainer.step == step:
+            raise KeyboardInterrupt
+        return original(batches)
+
+    trainer.train_step = until  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
 
 
 def observation(number: int, *, size: int = 64, cameras: int = 2, instruction: str = "lift the cube") -> Observation:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_language_model import save_tiny_language_model
-from tests.vla_vggt.examples import train_arguments
+from tests.vla_vggt.examples import interrupt_at, train_arguments
 from vla_vggt.training import evaluations as module
 from vla_vggt.training.checkpoint import load_policy, read_description
 from vla_vggt.training.evaluations import EvaluationPlan, Evaluations
@@ -169,16 +169,7 @@ def test_after_an_interruption_what_was_found_counts_and_what_is_missing_is_made
     folder = tmp_path / "run"
     behaviour = {"2": {"successes": 3}, "4": {"wait_for": "never"}, "6": {"successes": 2}}
     trainer, _ = prepare(folder, language_model, monkeypatch, behaviour, best_by="success")
-    original = patiently(trainer).train_step
-
-    def until_five(batches: Any) -> Any:
-        if trainer.step == 4:
-            raise KeyboardInterrupt
-        return original(batches)
-
-    trainer.train_step = until_five  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
+    interrupt_at(patiently(trainer), 4)
     assert read_description(folder / "checkpoints" / "last").step == 4
     (folder / "checkpoints" / "best").unlink()
     (folder / "checkpoints" / "best").symlink_to("000004")  # as if it had been killed just before it took the result
@@ -201,16 +192,7 @@ def test_an_evaluation_that_was_running_is_made_up_for_though_later_checkpoints_
     folder = tmp_path / "run"
     behaviour: dict[str, Any] = {"4": {"wait_for": "never"}}
     trainer, _ = prepare(folder, language_model, monkeypatch, behaviour, eval_every=4, save_every=1, max_steps=7)
-    original = trainer.train_step
-
-    def until_six(batches: Any) -> Any:
-        if trainer.step == 6:
-            raise KeyboardInterrupt
-        return original(batches)
-
-    trainer.train_step = until_six  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
+    interrupt_at(trainer, 6)
     assert read_description(folder / "checkpoints" / "last").step == 6
     run = folder / "evaluations" / "000004"  # as if the evaluation had ended, and nobody had taken its result
     again, said = prepare(folder, language_model, monkeypatch, {}, eval_every=4, save_every=1, max_steps=7)

@@ -12,7 +12,7 @@ import torch
 
 from tests.lift import write_libero
 from tests.tiny_language_model import save_tiny_language_model
-from tests.vla_vggt.examples import train_arguments
+from tests.vla_vggt.examples import interrupt_at, train_arguments
 from vla_vggt.training.checkpoint import CheckpointError, load_policy, read_description
 from vla_vggt.training.plan import Progress
 from vla_vggt.training.setup import prepare_training
@@ -79,17 +79,7 @@ def test_going_on_equals_never_having_stopped_loss_by_loss(
     options = {"accumulate": accumulate, "max_steps": 7}
     prepare(tmp_path / "whole", language_model, **options).run()
     stopped = prepare(tmp_path / "stopped", language_model, **options)
-    batches = stopped._data.batches.stream(stopped._indices())
-    original = stopped.train_step
-
-    def until_five(given: Any) -> Any:
-        if stopped.step == 5:
-            raise KeyboardInterrupt
-        return original(batches)
-
-    stopped.train_step = until_five  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run()
+    interrupt_at(stopped, 5)
     assert len(losses(tmp_path / "stopped")) == 4  # logged beyond the checkpoint at step 3: to be dropped
     said: list[str] = []
     resumed = prepare(tmp_path / "stopped", language_model, said, **options)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.tiny_language_model import save_tiny_language_model
-from tests.vla_vggt.examples import observation, train_arguments
+from tests.vla_vggt.examples import interrupt_at, observation, train_arguments
 from vla_vggt.models.language_encoder import LanguageEncoder, LanguageModel, LanguageModelError
 from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.policy import load
@@ -120,16 +120,7 @@ def test_damaged_additions_are_named(tmp_path: Path, language_model: Path) -> No
 def test_going_on_equals_never_having_stopped(tmp_path: Path, language_model: Path, tuning: str) -> None:
     prepare(tmp_path / "whole", language_model, tuning).run()
     stopped = prepare(tmp_path / "stopped", language_model, tuning)
-    original = stopped.train_step
-
-    def until_three(batches: Any) -> Any:
-        if stopped.step == 3:
-            raise KeyboardInterrupt
-        return original(batches)
-
-    stopped.train_step = until_three  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run()
+    interrupt_at(stopped, 3)
     resumed = prepare(tmp_path / "stopped", language_model, tuning)
     assert resumed.step == 3
     resumed.run()

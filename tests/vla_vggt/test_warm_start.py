@@ -10,7 +10,7 @@ import torch
 
 from tests.lift import write_libero
 from tests.tiny_language_model import save_tiny_language_model
-from tests.vla_vggt.examples import train_arguments
+from tests.vla_vggt.examples import interrupt_at, train_arguments
 from vla_vggt.models.language_encoder import LanguageModelError
 from vla_vggt.training.checkpoint import CheckpointError, load_policy, read_description
 from vla_vggt.training.setup import prepare_training
@@ -60,16 +60,7 @@ def test_weights_shape_and_scaling_come_with_it(tmp_path: Path, first: Path, lan
 def test_it_goes_on_after_an_interruption(tmp_path: Path, first: Path, language_model: Path) -> None:
     prepare(tmp_path / "whole", language_model, init_from=first).run()
     broken = prepare(tmp_path / "broken", language_model, init_from=first)
-    batches = broken.train_step
-
-    def stop(given: Any) -> torch.Tensor:
-        if broken.step == 4:
-            raise KeyboardInterrupt
-        return batches(given)
-
-    broken.train_step = stop  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        broken.run()
+    interrupt_at(broken, 4)
     again = prepare(tmp_path / "broken", language_model, init_from=first)
     assert again.step == 3
     again.run()
