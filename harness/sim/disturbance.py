@@ -3,9 +3,10 @@
 The action that is executed differs from the one that is learnt: a demonstration keeps the expert's own answer to the state that the
 disturbance led to (Laskey et al., DART, arXiv 1703.09327).
 
-An open hand is disturbed as it moves, little while it rests, and not at all while it closes or holds something: what slips out of its
-fingers is grasped again, and then the expert rises with open fingers from where another demonstration closes them. A policy that sees
-one picture cannot tell the two apart, and does neither.
+An open hand is disturbed as it moves, little while it rests, and not at all while it closes or lifts: what slips out of its fingers is
+grasped again, and then the expert rises with open fingers from where another demonstration closes them. A policy that sees one picture
+cannot tell the two apart, and does neither. A hand that carries something is led astray a little: without that no demonstration shows
+how to come back above the place it is put down at.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 
 ACTION_STD, ACTION_MEMORY = 0.15, 0.8
 """Standard deviation of the noise on translation and rotation at strength 1, and how much of it carries over to the next step."""
-FAST, STILL = 0.5, 0.2
-"""An action of at least the first, in its largest entry, gets all of the noise; one at rest this part of it."""
+FAST, STILL, CARRYING = 0.5, 0.2, 0.3
+"""An open hand whose action is at least the first, in its largest entry, gets all of the noise, one at rest the second part, and a
+closed one that moves sideways so fast the third."""
 PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 """Per step: whether a push begins at strength 1, while the hand is open and moves; and how long it lasts."""
 START_STEPS = 8
@@ -48,7 +50,10 @@ class Disturbance:
         if self._strength == 0.0:
             return action
         is_open = action[6] < 0
-        share = max(STILL, min(1.0, float(np.abs(action[:3]).max()) / FAST)) if is_open else 0.0
+        if is_open:
+            share = max(STILL, min(1.0, float(np.abs(action[:3]).max()) / FAST))
+        else:
+            share = CARRYING if np.abs(action[:2]).max() >= FAST else 0.0
         if self._push_left == 0 and self._generator.random() < PUSH_CHANCE * self._strength and share == 1.0:
             self._push, self._push_left = self._direction(), PUSH_STEPS
         fresh = self._generator.normal(scale=ACTION_STD * self._strength, size=6)

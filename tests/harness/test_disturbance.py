@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.sim.disturbance import ACTION_STD, PUSH_CHANCE, PUSH_STEPS, START_STEPS, STILL, Disturbance, steps_allowed
+from harness.sim.disturbance import (
+    ACTION_STD,
+    CARRYING,
+    PUSH_CHANCE,
+    PUSH_STEPS,
+    START_STEPS,
+    STILL,
+    Disturbance,
+    steps_allowed,
+)
 
 ACTION = np.array([0.1, -0.2, 0.5, 0.0, 0.0, 0.5, -1.0])
 RESTING = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
 CLOSED = np.array([0.1, -0.2, 0.5, 0.0, 0.0, 0.5, 1.0])
+CARRIES = np.array([0.1, -0.7, -0.2, 0.0, 0.0, 0.5, 1.0])
 
 
 def disturbed(strength: float, steps: int, seed: int = 0, action: np.ndarray = ACTION) -> np.ndarray:
@@ -31,16 +41,18 @@ def test_actions_stay_executable_and_the_gripper_is_left_alone() -> None:
     assert (actions[:, 6] == -1.0).all()
 
 
-def test_a_hand_that_moves_gets_the_noise_one_that_rests_little_and_one_that_closes_none() -> None:
-    moving, resting, closed = (
-        (disturbed(1.0, 20_000, action=action) - action)[START_STEPS:, 3:5] for action in (ACTION, RESTING, CLOSED)
+def test_a_hand_that_moves_gets_the_noise_others_little_and_one_that_closes_or_lifts_none() -> None:
+    moving, resting, closed, carrying = (
+        (disturbed(1.0, 20_000, action=action) - action)[START_STEPS:, 3:5]
+        for action in (ACTION, RESTING, CLOSED, CARRIES)
     )  # rotations: pushes are translations
+    assert 0.95 * CARRYING * ACTION_STD < carrying.std() < 1.05 * CARRYING * ACTION_STD
     assert 0.95 * ACTION_STD < moving.std() < 1.05 * ACTION_STD
     assert 0.95 * STILL * ACTION_STD < resting.std() < 1.05 * STILL * ACTION_STD
     assert (closed == 0.0).all()
-    for action in (RESTING, CLOSED):
+    for action in (RESTING, CLOSED, CARRIES):
         later = disturbed(1.0, 20_000, action=action)[START_STEPS:, :3] - action[:3]
-        assert np.abs(later).max() < 6 * STILL * ACTION_STD  # nobody pushes
+        assert np.abs(later).max() < 6 * CARRYING * ACTION_STD  # nobody pushes
 
 
 def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
