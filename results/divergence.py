@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from results.trace import Trace, TraceError, read_trace, trace_path
 
 APART = 0.01
-"""A coordinate that differs by more is elsewhere: a joint [rad], an object [m]."""
+"""A coordinate of `Trace.qpos` that differs by more is elsewhere: a joint [rad], a finger, a drawer or an object [m], or an entry of
+an object's quaternion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,11 @@ class Divergence:
     """After which a joint or an object was elsewhere, by more than `APART`; None: never while both lasted."""
 
     def __str__(self) -> str:
-        if self.action is None:
-            return "the same actions while both lasted"
+        actions = (
+            "the same actions while both lasted" if self.action is None else f"other actions from step {self.action}"
+        )
         elsewhere = "never elsewhere" if self.place is None else f"elsewhere from step {self.place}"
-        return f"other actions from step {self.action}, {elsewhere}"
+        return f"{actions}, {elsewhere}"
 
 
 def divergence(first: Trace, second: Trace) -> Divergence:
@@ -49,7 +51,7 @@ def divergence(first: Trace, second: Trace) -> Divergence:
 
 
 def divergences(first: Path, second: Path, episode_ids: Iterable[str]) -> dict[str, Divergence]:
-    """Of two runs' episodes, as far as both have a readable trace.
+    """Of two runs' episodes, as far as both have a readable trace of the same scene.
 
     Args:
         first: a run directory.
@@ -58,10 +60,9 @@ def divergences(first: Path, second: Path, episode_ids: Iterable[str]) -> dict[s
     found = {}
     for episode_id in episode_ids:
         try:
-            traces = [read_trace(folder / trace_path(episode_id)) for folder in (first, second)]
+            found[episode_id] = divergence(*(read_trace(folder / trace_path(episode_id)) for folder in (first, second)))
         except TraceError:
             continue
-        found[episode_id] = divergence(*traces)
     return found
 
 

@@ -4,8 +4,9 @@
     python scripts/ablations.py --data runs/reproduce/demonstrations/libero_spatial_cache --output runs/ablations
     … -- --preset compact --stem convolutions --lr 8e-4         # what follows goes to every vla-train
 
-It goes on where it was interrupted. One training is evaluated while the next one trains. A difference is shown with Welch's 95 %
-interval over seeds: episodes of one training are no repeats of it.
+It goes on where it was interrupted. One training is evaluated while the next one trains. A difference is shown with its 95 %
+interval over seeds, since episodes of one training are no repeats of it: Student's for pairs where the same trainings are executed
+otherwise, else Welch's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -75,55 +76,47 @@ def main() -> None:
         raise SystemExit(
             f"--arms: expected some of {', '.join((*TRAINED, *EXECUTED))}, got {', '.join(sorted(unknown))}"
         )
-    waiting: dict[str, list[Future[float]]] = {}
-    with ThreadPoolExecutor(max_workers=1) as beside:
+    evaluations: dict[str, list[Future[float]]] = {}
+    beside = ThreadPoolExecutor(max_workers=1)
+
+    def judge(name: str, checkpoint: Path, how: tuple[str, ...]) -> None:
+        evaluations.setdefault(name, []).append(beside.submit(evaluate, arguments, checkpoint, name, how))
+
+    try:
         for seed in range(arguments.seeds):
             for arm, changes in TRAINED.items():
                 if arm == FULL or arm in arguments.arms:
-                    run = train(arguments, arm, seed, [*flags, *changes])
-                    waiting.setdefault(arm, []).append(beside.submit(evaluate, arguments, run, "open-loop", ()))
-                    for executed, how in EXECUTED.items() if arm == FULL else ():
-                        if executed in arguments.arms:
-                            future = beside.submit(evaluate, arguments, run, executed, how)
-                            waiting.setdefault(executed, []).append(future)
-    show(arguments, {arm: [future.result() for future in futures] for arm, futures in waiting.items()})
+                    checkpoint = train(arguments, arm, seed, [*flags, *changes])
+                    judge(arm, checkpoint, ())
+                    for name, how in EXECUTED.items() if arm == FULL else ():
+                        if name in arguments.arms:
+                            judge(name, checkpoint, how)
+                for future in (future for futures in evaluations.values() for future in futures if future.done()):
+                    future.result()  # what failed ends this now
+        rates = {arm: [future.result() for future in futures] for arm, futures in evaluations.items()}
+    finally:
+        beside.shutdown(cancel_futures=True)
+    show(arguments, rates)
 
 
 def train(arguments: Arguments, arm: str, seed: int, flags: list[str]) -> Path:
-    """Train one policy, or go on; returns its folder."""
+    """Train one policy, go on, or find it there; returns its last checkpoint."""
     run = arguments.output / f"{arm.replace(' ', '-')}-{seed}"
-    if not (run / "checkpoints" / f"{arguments.steps:06d}").is_dir():
-        command = ["vla_vggt.cli", "--data-path", str(arguments.data), "--log-dir", str(run), "--seed", str(seed)]
-        command += ["--max-steps", str(arguments.steps), "--language-model", str(INSTRUCTIONS), *flags]
-        call(command, f"{run.name}: training")
-    return run
+    command = ["vla_vggt.cli", "--data-path", str(arguments.data), "--log-dir", str(run), "--seed", str(seed)]
+    command += ["--language-model", str(INSTRUCTIONS), *flags, "--max-steps", str(arguments.steps)]
+    call(command, f"{run.name}: training")
+    return run / "checkpoints" / f"{arguments.steps:06d}"
 
 
-def evaluate(arguments: Arguments, run: Path, name: str, flags: tuple[str, ...]) -> float:
-    """The success rate of a policy's last checkpoint."""
+def evaluate(arguments: Arguments, checkpoint: Path, name: str, flags: tuple[str, ...]) -> float:
+    """The success rate of a checkpoint."""
+    run = checkpoint.parents[1]
     folder = run / f"evaluation-{name.replace(' ', '-')}"
-    command = [
-        "harness",
-        "--suite",
-        arguments.suite,
-        "--checkpoint",
-        str(run / "checkpoints" / "last"),
-        "--videos",
-        "none",
-    ]
-    command += [
-        "--episodes",
-        str(arguments.episodes),
-        "--workers",
-        arguments.workers,
-        "--output-dir",
-        str(folder),
-        *flags,
-    ]
-    if arguments.tasks:
-        command += ["--tasks", *arguments.tasks]
-    call(command, f"{run.name}: {name}")
-    outcomes = [record.outcome for record in RunDirectory(folder).records() if record.outcome is not Outcome.ERROR]
+    command = ["harness", "--suite", arguments.suite, *(("--tasks", *arguments.tasks) if arguments.tasks else ())]
+    command += ["--episodes", str(arguments.episodes), "--workers", arguments.workers, "--videos", "none"]
+    command += ["--checkpoint", str(checkpoint), "--output-dir", str(folder), *flags]
+    call(command, f"{run.name}: evaluation, {name}")
+    outcomes = [record.outcome for record in RunDirectory(folder).records()]
     return outcomes.count(Outcome.SUCCESS) / len(outcomes)
 
 
@@ -149,8 +142,10 @@ def show(arguments: Arguments, rates: dict[str, list[float]]) -> None:
             full = [100 * value for value in rates[FULL]]
             row.append(f"{np.mean(percent) - np.mean(full):+.1f}")
             if len(values) > 1:
-                low, high = ttest_ind(percent, full, equal_var=False).confidence_interval()
-                row.append(f"{low:+.1f} – {high:+.1f}")
+                paired = arm in EXECUTED  # the same trainings
+                test = ttest_rel(percent, full) if paired else ttest_ind(percent, full, equal_var=False)
+                low, high = test.confidence_interval()
+                row.append(f"{low:+.1f} – {high:+.1f}" if np.isfinite([low, high]).all() else "no spread")
         table.add_row(*row)
     Console(width=110).print(table)
 

@@ -68,19 +68,28 @@ def test_it_runs_from_nothing_and_again(tmp_path: Path) -> None:
 def compare_parts(output: Path) -> None:
     """The ablations, on the demonstrations that are there."""
     command = [sys.executable, str(SCRIPT.parent / "ablations.py"), "--output", str(output / "ablations")]
-    command += ["--data", str(output / "demonstrations" / "libero_spatial_cache"), "--arms", "no graph"]
+    command += ["--data", str(output / "demonstrations" / "libero_spatial_cache")]
     command += ["--seeds", "1", "--steps", "2", "--tasks", "0", "--episodes", "1", "--workers", "1"]
     flags = ["--", "--preset", "tiny", "--batch-size", "8"]
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"full +│ +\d+ +│ +\d+\.\d", done.stdout), done.stdout
+    for arm in ("no wrist camera", "temporal ensembling"):
+        assert re.search(rf"{arm} +│ +\d+ +│ +\d+\.\d +│ +[+-]\d+\.\d", done.stdout), done.stdout
     assert re.search(r"no graph +│ +\d+ +│ +\d+\.\d +│ +[+-]\d+\.\d", done.stdout), done.stdout
     assert read_description(output / "ablations" / "no-graph-0" / "checkpoints" / "last").model.neighbours == 0
-    assert len(RunDirectory(output / "ablations" / "full-0" / "evaluation-open-loop").records()) == 1
-    refused = subprocess.run(
-        [*command, "--arms", "no luck"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert (
-        "--arms: expected some of full, no graph, no wrist camera, temporal ensembling, got no luck" in refused.stderr
-    )
+    no_wrist = read_description(output / "ablations" / "no-wrist-camera-0" / "checkpoints" / "last")
+    assert no_wrist.model.cameras == ("agentview",)
+    assert len(RunDirectory(output / "ablations" / "full-0" / "evaluation-full").records()) == 1
+    again = [*command, "--arms", "no graph", *flags]  # everything is there
+    assert "no graph" in subprocess.run(again, env=environment, capture_output=True, text=True, check=True).stdout
+    for wrong, why in (
+        (
+            [*command, "--arms", "no luck"],
+            "--arms: expected some of full, no graph, no wrist camera, temporal ensembling",
+        ),
+        ([*command, *flags, "--lr", "0.5"], "--lr was 0.0001, is 0.5"),
+    ):
+        refused = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
+        assert why in refused.stderr

@@ -23,11 +23,11 @@ LIFTED = 0.3
 FUNNEL = 5.0
 """How much farther before a grasp a hand stays for every metre that it is beside its way."""
 LOWERED_MOST = 0.02
-"""A disturbed hand carries what it picked up high, on a cabinet, down on the way, to this height above where it would be carried from
-a table [m]: nearly all of 220 steps are too many for a policy that is to learn from it."""
+"""A disturbed hand that picked something up high, from a cabinet, carries it at most this far above `Placement.above` [m]. Lowered
+from the cabinet's height it takes longer than an evaluation allows a policy."""
 FORGIVEN = 1
-"""Where the hand is disturbed, so many grasps that did not hold are tried again as they were: that another one is tried is nothing
-that a policy, which does not remember, could learn from what it sees."""
+"""Where the hand is disturbed, so many grasps that did not hold are no reason to choose another one: a policy, which does not
+remember, cannot learn from what it sees that another one is taken."""
 CLOSING_STEPS, OPENING_STEPS = 15, 10
 """A thin wall is first gripped at step 10 from fully open; a few more for the force to build up."""
 

@@ -18,7 +18,7 @@ ACTION_STD, ACTION_MEMORY = 0.15, 0.8
 """Standard deviation of the noise on translation and rotation at strength 1, and how much of it carries over to the next step."""
 FAST, STILL, CARRYING = 0.5, 0.2, 0.3
 """An open hand whose action is at least the first, in its largest entry, gets all of the noise, one at rest the second part, and a
-closed one that moves sideways so fast the third."""
+closed one that moves sideways so fast, and does not rise (a lift may be aslant), the third."""
 PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 """Per step: whether a push begins at strength 1, while the hand is open and moves; and how long it lasts."""
 START_STEPS = 8
@@ -53,7 +53,7 @@ class Disturbance:
         if is_open:
             share = max(STILL, min(1.0, float(np.abs(action[:3]).max()) / FAST))
         else:
-            share = CARRYING if np.abs(action[:2]).max() >= FAST else 0.0
+            share = CARRYING if np.abs(action[:2]).max() >= FAST and action[2] < FAST else 0.0
         if self._push_left == 0 and self._generator.random() < PUSH_CHANCE * self._strength and share == 1.0:
             self._push, self._push_left = self._direction(), PUSH_STEPS
         fresh = self._generator.normal(scale=ACTION_STD * self._strength, size=6)

@@ -129,6 +129,16 @@ def read_decoded_set(folder: Path) -> DemonstrationSet:
     )
 
 
+def with_cameras(whole: DemonstrationSet, cameras: Sequence[str]) -> DemonstrationSet:
+    """A set as these cameras saw it, its images where they are mapped; unchanged where these are not neighbours in its order."""
+    names, wanted = whole.cameras, tuple(cameras)
+    for first in range(len(names)):
+        if names[first : first + len(wanted)] == wanted:
+            parts = tuple(part[:, first : first + len(wanted)] for part in whole.image_parts)
+            return replace(whole, image_parts=parts, cameras=wanted)
+    return whole
+
+
 def join_decoded_sets(sets: Sequence[DemonstrationSet], sha256: str) -> DemonstrationSet:
     """Several sets as one; their images stay where they are mapped.
 
@@ -249,7 +259,7 @@ class DecodedSetReader:
         if place.image_every > 1:
             raise DemonstrationError(
                 f"{self._folder} has images of every {place.image_every}th step only, so it cannot be copied. Learn from it where it "
-                "lies: beside other decoded sets only, with both cameras in its order and its convention."
+                "lies: beside other decoded sets only, with its cameras in its order, or one of them, and its convention."
             )
         steps = slice(place.first, place.end)
         images = self._set.images[place.first_image : place.first_image + place.images][:, self._cameras]

@@ -50,6 +50,8 @@ def test_a_hand_that_moves_gets_the_noise_others_little_and_one_that_closes_or_l
     assert 0.95 * ACTION_STD < moving.std() < 1.05 * ACTION_STD
     assert 0.95 * STILL * ACTION_STD < resting.std() < 1.05 * STILL * ACTION_STD
     assert (closed == 0.0).all()
+    aslant = np.array([0.6, 0.0, 0.6, 0.0, 0.0, 0.0, 1.0])
+    assert (disturbed(1.0, 2000, action=aslant)[START_STEPS:] == aslant).all()
     for action in (RESTING, CLOSED, CARRIES):
         later = disturbed(1.0, 20_000, action=action)[START_STEPS:, :3] - action[:3]
         assert np.abs(later).max() < 6 * CARRYING * ACTION_STD  # nobody pushes

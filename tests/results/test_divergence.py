@@ -30,7 +30,8 @@ def test_the_last_bit_of_an_action_counts_and_a_place_from_a_centimetre_on() -> 
     assert divergence(a, changed(a, action=3, place=7, by=APART / 2)) == Divergence(action=3, place=None)
     assert str(divergence(a, changed(a, action=3, place=7))) == "other actions from step 3, elsewhere from step 7"
     assert str(divergence(a, changed(a, action=3))) == "other actions from step 3, never elsewhere"
-    assert str(divergence(a, a)) == "the same actions while both lasted"
+    assert str(divergence(a, a)) == "the same actions while both lasted, never elsewhere"
+    assert str(divergence(a, changed(a, place=0))) == "the same actions while both lasted, elsewhere from step 0"
 
 
 def test_only_steps_that_both_have_are_compared() -> None:

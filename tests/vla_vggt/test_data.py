@@ -167,6 +167,18 @@ def test_sets_with_images_of_some_steps_are_joined(tmp_path: Path) -> None:
     steps = np.array([*range(174), *kept])
     np.testing.assert_array_equal(batch.images.numpy(), whole.images[steps])
     np.testing.assert_array_equal(batch.proprio.numpy(), whole.proprio[steps])
+    wrist = "robot0_eye_in_hand"
+    seen = load(tmp_path / "cache", source(folder), source(thin), cameras=(wrist,))
+    assert not (tmp_path / "cache").exists()  # one camera of both is mapped too
+    assert seen.cameras == (wrist,)
+    assert seen.sha256 != both.sha256
+    batches = Batches(seen, windows, chunk_steps=5, device=CPU, data_on_device=False)
+    np.testing.assert_array_equal(batches.get(np.arange(len(windows))).images.numpy(), whole.images[steps][:, 1:])
+    alone = load(tmp_path / "cache", source(thin), cameras=(wrist,))
+    batches = Batches(alone, make_windows(alone, list(alone.episodes)), chunk_steps=5, device=CPU, data_on_device=False)
+    np.testing.assert_array_equal(batches.get(np.arange(len(kept))).images.numpy(), whole.images[kept][:, 1:])
+    with pytest.raises(DemonstrationError, match="cannot be copied"):
+        load(tmp_path / "cache", source(thin), cameras=(wrist, "agentview"))
     sample = 174 + kept.index(4)
     np.testing.assert_array_equal(batch.actions[sample].numpy(), whole.actions[4:9].astype(np.float32))
 

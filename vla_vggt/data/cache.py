@@ -28,6 +28,7 @@ from tasks.demonstrations.decoded_set import (
     join_decoded_sets,
     read_decoded_set,
     sha256_of,
+    with_cameras,
 )
 from tasks.demonstrations.reading import fingerprint, open_source
 from tasks.demonstrations.timing import ObservationTiming
@@ -74,7 +75,7 @@ def load_demonstrations(
     key = sha256_of(recipe)
     files = list(dict.fromkeys(source.file for source in sources))
     if all(is_decoded_set(file) for file in files):
-        sets = [_chosen(file, [s for s in sources if s.file == file]) for file in files]
+        sets = [with_cameras(_chosen(file, [s for s in sources if s.file == file]), cameras) for file in files]
         if all(one.cameras == tuple(cameras) and one.convention == convention for one in sets):
             return join_decoded_sets(sets, key)
     entry = folder / key[:32]
