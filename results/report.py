@@ -100,9 +100,7 @@ def latex_row(manifest: RunManifest, suites: pd.DataFrame) -> str:
     return "\n".join([*lines, f"{name} & {' & '.join((*cells, average))} \\\\"])
 
 
-def comparison_report(
-    comparison: Comparison, first: str, second: str, parted: Mapping[str, Divergence] | None = None
-) -> str:
+def comparison_report(comparison: Comparison, first: str, second: str, parted: Mapping[str, Divergence]) -> str:
     """Two runs of the same episodes, in Markdown.
 
     Args:
@@ -147,8 +145,8 @@ def comparison_report(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _where(episode_id: str, parted: Mapping[str, Divergence] | None) -> str:
-    known = (parted or {}).get(episode_id)
+def _where(episode_id: str, parted: Mapping[str, Divergence]) -> str:
+    known = parted.get(episode_id)
     return f"`{episode_id}`" + (f": {known}" if known is not None else "")
 
 
