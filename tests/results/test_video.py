@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from results.video import Caption, FrameLayout, choose_videos, video_path, write_video
 from tasks.interface import Outcome
@@ -88,6 +89,20 @@ def test_a_video_plays_at_true_speed(tmp_path: Path) -> None:
         shown = frame.to_ndarray(format="rgb24").astype(int)
         assert np.abs(shown[:90, 5:95] - original[:90, 5:95]).max() < 12
     assert b"moov" in file.read_bytes()[:2000], "a browser wants the index first"
+
+
+def test_the_same_frames_make_the_same_file(tmp_path: Path) -> None:
+    """With its macroblock tree, x264 makes another file nearly every time at this width."""
+    base = np.random.default_rng(0).integers(0, 255, (112, 194, 3), dtype=np.uint8)
+    base = uniform_filter(base, size=(7, 7, 1))  # smooth, as pictures are: noise has nothing to predict
+    moving = [np.roll(base, step, axis=1) for step in range(40)]
+    files = set()
+    for megabytes in range(8):
+        used_memory = np.random.default_rng(megabytes).bytes(megabytes * 300_000)  # the encoder's is not fresh either
+        del used_memory
+        write_video(tmp_path / "a.mp4", moving, width=194, height=112)
+        files.add((tmp_path / "a.mp4").read_bytes())
+    assert len(files) == 1
 
 
 def test_a_full_disk_leaves_no_half_video(tmp_path: Path) -> None:
