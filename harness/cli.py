@@ -210,7 +210,7 @@ def _announce(terminal: Terminal, evaluation: Evaluation, finished: int) -> None
     shard = f" (shard {manifest.shard})" if manifest.shard else ""
     terminal.say(
         f"{len(plan.episodes)} episodes of {len(manifest.planned_episodes)} tasks{shard}, protocol {plan.protocol.name}, "
-        f"{evaluation.workers or 'no'} workers, {evaluation.renderer} → {evaluation.run.path}"
+        f"{evaluation.workers or 'no'} workers, {evaluation.drawn.renderer} → {evaluation.run.path}"
     )
     if finished:
         terminal.say(f"Resuming: {finished} are finished, {len(plan.episodes) - finished} are left to run.")

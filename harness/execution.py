@@ -53,9 +53,9 @@ def roll_out(
         return RunEnd(reason="completed", detail="")
     if evaluation.workers == 0:
         if evaluation.needs.cameras:
-            set_environment(evaluation.backend)
-            if evaluation.egl_devices:
-                os.environ["MUJOCO_EGL_DEVICE_ID"] = str(evaluation.egl_devices[0])
+            set_environment(evaluation.drawn.backend)
+            if evaluation.drawn.egl_devices:
+                os.environ["MUJOCO_EGL_DEVICE_ID"] = str(evaluation.drawn.egl_devices[0])
         os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
         try:
             run_in_process(todo, evaluation.policy, evaluation.settings, on_record)
@@ -79,8 +79,8 @@ def roll_out(
         policy=evaluation.policy,
         settings=evaluation.settings,
         image_size_px=evaluation.plan.protocol.render_size_px,
-        backend=evaluation.backend,
-        egl_devices=evaluation.egl_devices,
+        backend=evaluation.drawn.backend,
+        egl_devices=evaluation.drawn.egl_devices,
         workers=evaluation.workers,
         limits=limits,
         on_record=on_record,

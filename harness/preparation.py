@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.arguments import EvalArguments
+from harness.drawing import NOTHING_DRAWN, Drawing, find_drawing
 from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
-from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
+from harness.policies.factory import REPLAY, PolicyNameError, make_policy
 from harness.policies.remote import RemotePolicy, is_server_address
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
-from harness.sim.gl import Backend, BackendChoice, choose_backend, is_software
-from harness.sim.gl_devices import choose_devices
+from harness.run_manifest import describe_run
 from harness.sim.settings import RolloutSettings
-from harness.sim.subprocess_environment import PACKAGE_ROOT
-from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name
+from results.manifest import RunManifest
 from results.run_directory import RunDirectory
 from results.video import LARGEST_PX, SMALLEST_PX
 from tasks.interface import OpenLoopSpec, Policy, PolicyNeeds
@@ -29,9 +27,6 @@ from tasks.protocols import PROTOCOLS, Protocol, find_protocol
 from tasks.suites import SUITES, UnknownTaskError, select_tasks
 
 PRIVILEGED_NEEDS = PolicyNeeds(cameras=(), image_convention=None, batch_size=1, ensemble=OpenLoopSpec())
-REPLAY = "replay:"
-NO_FACTORY = (REPLAY, "ws://", "wss://")
-NOTHING_RENDERED = "nothing rendered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +38,7 @@ class Evaluation:
     """None: a worker policy."""
     needs: PolicyNeeds
     recording: Recording | None
-    backend: Backend
-    egl_devices: tuple[int, ...]
-    renderer: str
+    drawn: Drawing
     workers: int
     settings: RolloutSettings
     run: RunDirectory
@@ -57,21 +50,6 @@ class Evaluation:
             self.policy.close()
         self.run.remove_temporaries()
         self.run.release()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """Where images are rendered."""
-
-    backend: Backend
-    egl_devices: tuple[int, ...]
-    """Among which workers are spread; empty without EGL."""
-    renderer: str
-    """As the manifest records it."""
-    on_gpu: bool
-
-
-NOTHING_DRAWN = Drawing(backend="osmesa", egl_devices=(), renderer=NOTHING_RENDERED, on_gpu=False)
 
 
 def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
@@ -100,7 +78,7 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         if arguments.video_view == "policy" and arguments.videos != "none" and not needs.cameras:
             raise ValueError("--video-view policy: this policy sees no images; leave it at true")
         ensemble = arguments.ensemble_spec(needs.ensemble)
-        drawn = drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
+        drawn = find_drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
         undo.pop_all()
     settings = RolloutSettings(
         protocol=plan.protocol.name,
@@ -111,43 +89,28 @@ def prepare_evaluation(arguments: EvalArguments) -> Evaluation:
         recorded_steps={} if recording is None else {key: len(done) for key, done in recording.actions.items()},
         run_dir=run_dir.path.resolve(),
     )
-    manifest = _manifest(
-        arguments,
+    manifest = describe_run(
         whole=whole,
-        plan=plan,
+        shard=arguments.shard,
+        planned_episodes=Counter(str(spec.task) for spec in plan.episodes),
         policy=policy,
+        policy_name=arguments.policy_name,
+        policy_metadata=policy.metadata if isinstance(policy, RemotePolicy) else {},
+        checkpoint=arguments.checkpoint,
+        seed=arguments.seed,
         settings=settings,
-        renderer=drawn.renderer,
-        egl_devices=drawn.egl_devices,
-        checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
+        drawn=drawn,
     )
     return Evaluation(
         plan=plan,
         policy=policy,
         needs=needs,
         recording=recording,
-        backend=drawn.backend,
-        egl_devices=drawn.egl_devices,
-        renderer=drawn.renderer,
+        drawn=drawn,
         workers=count_workers(arguments.workers, on_gpu=drawn.on_gpu),
         settings=settings,
         run=run_dir,
         manifest=manifest,
-    )
-
-
-def drawing(mujoco_gl: BackendChoice) -> Drawing:
-    """Where images are rendered, as `--mujoco-gl` says.
-
-    Raises:
-        GlError: they cannot be.
-    """
-    backend, device = choose_backend(mujoco_gl)
-    egl_devices: tuple[int, ...] = ()
-    if backend == "egl":
-        egl_devices, device = choose_devices(device)
-    return Drawing(
-        backend=backend, egl_devices=egl_devices, renderer=f"{backend}: {device}", on_gpu=not is_software(device)
     )
 
 
@@ -264,44 +227,3 @@ def _policy(arguments: EvalArguments, recording: Recording | None, plan: Plan) -
         for task in select_tasks(suite, arguments.tasks):
             check_supported(task)
     return None
-
-
-def _manifest(
-    arguments: EvalArguments,
-    *,
-    whole: Plan,
-    plan: Plan,
-    policy: Policy | None,
-    settings: RolloutSettings,
-    renderer: str,
-    egl_devices: tuple[int, ...],
-    checkpoint_sha256: str,
-) -> RunManifest:
-    return RunManifest(
-        version=MANIFEST_VERSION,
-        plan_sha256=whole.sha256,
-        shard=arguments.shard,
-        planned_episodes=dict(Counter(str(spec.task) for spec in plan.episodes)),
-        protocol=asdict(plan.protocol),
-        instructions={str(spec.task): whole.protocol.instruction(spec.task) for spec in whole.episodes},
-        cameras=settings.cameras,
-        image_convention=settings.image_convention,
-        policy=arguments.policy_name,
-        policy_code_sha256=""
-        if arguments.policy_name.startswith(NO_FACTORY)
-        else policy_code_sha256(arguments.policy_name),
-        checkpoint=str(arguments.checkpoint or ""),
-        checkpoint_sha256=checkpoint_sha256,
-        policy_metadata=policy.metadata if isinstance(policy, RemotePolicy) else {},
-        dtype=str(getattr(policy, "dtype", "not stated")),
-        ensemble="one action per step" if policy is None else str(settings.ensemble),
-        seed=arguments.seed,
-        batch_size=policy.needs.batch_size if policy is not None else 1,
-        versions=installed_versions(),
-        renderer=renderer,
-        egl_devices=egl_devices,
-        git_revision=git_revision(PACKAGE_ROOT),
-        command_line=sys.argv,
-        machine=machine_name(),
-        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )

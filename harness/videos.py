@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.arguments import EvalArguments
+from harness.drawing import find_drawing
 from harness.machine import check_workers, count_workers
 from harness.preparation import check_video_flags
 from harness.progress import LINE_EVERY_S
 from harness.rollout.messages import RenderVideo
 from harness.rollout.render_pool import RenderPool, RenderResult
-from harness.sim.gl import choose_backend, is_software
-from harness.sim.gl_devices import choose_devices
 from harness.sim.settings import video_settings
 from harness.terminal import Terminal
 from results.manifest import RunManifest
@@ -103,15 +102,14 @@ def _render(
 ) -> VideosEnd:
     if not records:
         return VideosEnd(rendered=0, failed=0)
-    backend, device = choose_backend(arguments.mujoco_gl)
-    egl_devices, device = choose_devices(device) if backend == "egl" else ((), device)
-    workers = min(max(1, count_workers(arguments.workers, on_gpu=not is_software(device))), len(records))
+    drawn = find_drawing(arguments.mujoco_gl)
+    workers = min(max(1, count_workers(arguments.workers, on_gpu=drawn.on_gpu)), len(records))
     policy_view = arguments.video_view == "policy"
-    terminal.say(f"Rendering {len(records)} videos, {workers} workers, {backend}: {device}")
+    terminal.say(f"Rendering {len(records)} videos, {workers} workers, {drawn.renderer}")
     pool = RenderPool(
         settings=video_settings(run.path.resolve(), manifest, policy_view=policy_view),
-        backend=backend,
-        egl_devices=egl_devices,
+        backend=drawn.backend,
+        egl_devices=drawn.egl_devices,
         workers=workers,
         request=lambda record: RenderVideo(
             spec=record.spec, outcome=record.outcome, size_px=arguments.video_size, policy_view=policy_view

@@ -30,11 +30,11 @@ import tyro
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from stock_rollouts import SIZE_PX, Episode, Spent, time_loops, time_vector
 
+from harness.drawing import Drawing, find_drawing
 from harness.machine import count_workers, usable_cores
 from harness.rollout.engine import Engine, EngineLimits
 from harness.rollout.worker_process import thread_limits
-from harness.sim.gl import Backend, choose_backend, is_software, set_environment
-from harness.sim.gl_devices import choose_devices
+from harness.sim.gl import set_environment
 from harness.sim.settings import RolloutSettings
 from results.manifest import machine_name
 from results.summary import time_shares
@@ -100,8 +100,7 @@ class ExpertActions:
 class Machine:
     """What is measured on."""
 
-    backend: Backend
-    devices: tuple[int, ...]
+    drawn: Drawing
     workers: int
 
 
@@ -118,7 +117,8 @@ def run_harness(
             ensemble=policy.needs.ensemble if policy is not None else OpenLoopSpec(),
             worker_policy="" if policy is not None else "expert", run_dir=folder,
         ),
-        image_size_px=SIZE_PX, backend=machine.backend, egl_devices=machine.devices, workers=machine.workers,
+        image_size_px=SIZE_PX, backend=machine.drawn.backend, egl_devices=machine.drawn.egl_devices,
+        workers=machine.workers,
         limits=EngineLimits(worker_timeout_s=600, max_errors=0), on_record=records.append, on_incident=print,
     )  # fmt: skip
     started = time.perf_counter()
@@ -333,16 +333,11 @@ def main(arguments: Arguments) -> None:
             arguments, tasks=arguments.tasks[:1], episodes=arguments.processes, sequential=False
         )
     repeats = 2 if arguments.quick else 5
-    backend, device = choose_backend(arguments.mujoco_gl)
-    set_environment(backend)
+    drawn = find_drawing(arguments.mujoco_gl)
+    set_environment(drawn.backend)
     os.environ.update(thread_limits(arguments.processes))
-    devices, device = choose_devices(device) if backend == "egl" else ((), device)
-    machine = Machine(
-        backend=backend,
-        devices=devices,
-        workers=max(1, count_workers(arguments.workers, on_gpu=not is_software(device))),
-    )
-    print(f"{machine_name()}; {backend}: {device}; {arguments.suite}, tasks {' '.join(arguments.tasks)}", flush=True)
+    machine = Machine(drawn=drawn, workers=max(1, count_workers(arguments.workers, on_gpu=drawn.on_gpu)))
+    print(f"{machine_name()}; {drawn.renderer}; {arguments.suite}, tasks {' '.join(arguments.tasks)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         episodes = record_expert(arguments, machine, Path(folder))
     if "control" in arguments.parts:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import sys
 from dataclasses import asdict
 
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.attempts import Attempts, due
+from harness.drawing import NOTHING_DRAWN, find_drawing
 from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
-from harness.policies.factory import checkpoint_fingerprint, make_policy, policy_code_sha256
-from harness.preparation import NOTHING_DRAWN, PRIVILEGED_NEEDS, Drawing, Evaluation, check_images, drawing
+from harness.policies.factory import make_policy
+from harness.preparation import PRIVILEGED_NEEDS, Evaluation, check_images
+from harness.run_manifest import describe_run
 from harness.sim.settings import Demonstrating, RolloutSettings
-from harness.sim.subprocess_environment import PACKAGE_ROOT
-from results.manifest import MANIFEST_VERSION, RunManifest, git_revision, installed_versions, machine_name
 from results.run_directory import RunDirectory
 from tasks.interface import Policy
 from tasks.plan import Plan
@@ -49,7 +47,7 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         policy = _driver(arguments, plan)
         needs = PRIVILEGED_NEEDS if policy is None else policy.needs
         check_images(needs, protocol)
-        drawn = drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
+        drawn = find_drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
         undo.pop_all()
     demonstrating = Demonstrating(
         noise=arguments.noise, expert_share=1.0 if policy is None else arguments.expert_share, seed=arguments.seed
@@ -63,15 +61,24 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         demonstrating=demonstrating,
         run_dir=run.path.resolve(),
     )
-    manifest = _manifest(arguments, plan, policy, settings, drawn)
+    manifest = describe_run(
+        whole=plan,
+        shard="",
+        planned_episodes={str(task): arguments.demos_per_task for task in tasks},
+        policy=policy,
+        policy_name="expert" if policy is None else arguments.policy,
+        policy_metadata={"demonstrations": {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}},
+        checkpoint=arguments.checkpoint,
+        seed=arguments.seed,
+        settings=settings,
+        drawn=drawn,
+    )
     evaluation = Evaluation(
         plan=plan,
         policy=policy,
         needs=needs,
         recording=None,
-        backend=drawn.backend,
-        egl_devices=drawn.egl_devices,
-        renderer=drawn.renderer,
+        drawn=drawn,
         workers=count_workers(arguments.workers, on_gpu=drawn.on_gpu),
         settings=settings,
         run=run,
@@ -91,38 +98,4 @@ def _driver(arguments: CollectArguments, plan: Plan) -> Policy | None:
         device=arguments.device,
         language_model=arguments.language_model,
         instructions=tuple(dict.fromkeys(plan.protocol.instruction(spec.task) for spec in plan.episodes)),
-    )
-
-
-def _manifest(
-    arguments: CollectArguments, plan: Plan, policy: Policy | None, settings: RolloutSettings, drawn: Drawing
-) -> RunManifest:
-    protocol, demonstrating = plan.protocol, settings.demonstrating
-    assert demonstrating is not None
-    tasks = list(dict.fromkeys(spec.task for spec in plan.episodes))
-    return RunManifest(
-        version=MANIFEST_VERSION,
-        plan_sha256=plan.sha256,
-        shard="",
-        planned_episodes={str(task): arguments.demos_per_task for task in tasks},
-        protocol=asdict(protocol),
-        instructions={str(task): protocol.instruction(task) for task in tasks},
-        cameras=settings.cameras,
-        image_convention=settings.image_convention,
-        policy="expert" if policy is None else arguments.policy,
-        policy_code_sha256="" if policy is None else policy_code_sha256(arguments.policy),
-        checkpoint=str(arguments.checkpoint or ""),
-        checkpoint_sha256=checkpoint_fingerprint(policy, arguments.checkpoint),
-        policy_metadata={"demonstrations": {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}},
-        dtype=str(getattr(policy, "dtype", "not stated")),
-        ensemble="one action per step" if policy is None else str(settings.ensemble),
-        seed=arguments.seed,
-        batch_size=1 if policy is None else policy.needs.batch_size,
-        versions=installed_versions(),
-        renderer=drawn.renderer,
-        egl_devices=drawn.egl_devices,
-        git_revision=git_revision(PACKAGE_ROOT),
-        command_line=sys.argv,
-        machine=machine_name(),
-        started_utc=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.collecting.arguments import CollectArguments
+from harness.drawing import find_drawing
 from harness.machine import count_workers
-from harness.preparation import drawing
 from harness.progress import LINE_EVERY_S
 from harness.rollout.messages import RenderDemonstration
 from harness.rollout.render_pool import RenderPool, RenderResult
@@ -194,7 +194,7 @@ def _render(
 ) -> set[str]:
     """Render demonstrations, each to where its id leads; the ids of those that failed."""
     manifest: RunManifest = run.manifest()
-    drawn = drawing(arguments.mujoco_gl)
+    drawn = find_drawing(arguments.mujoco_gl)
     workers = min(max(1, count_workers(arguments.workers, on_gpu=drawn.on_gpu)), len(records))
     terminal.say(f"Rendering {len(records)} demonstrations, {workers} workers, {drawn.renderer}")
     pool = RenderPool(

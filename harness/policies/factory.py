@@ -18,7 +18,10 @@ from tasks.interface import Policy
 VLA_VGGT = "vla-vggt"
 FACTORIES = {VLA_VGGT: "vla_vggt.policy:load"}
 """Policies that come with the project and are made as a user's are: name → factory. They say themselves what is wrong."""
-BUILT_IN = (VLA_VGGT, "expert", "zero", "random", "replay:PATH", "ws://HOST:PORT")
+REPLAY = "replay:"
+NO_FACTORY = (REPLAY, "ws://", "wss://")
+"""Names that begin so have a colon and are no `module:name`."""
+BUILT_IN = (VLA_VGGT, "expert", "zero", "random", f"{REPLAY}PATH", "ws://HOST:PORT")
 
 
 class PolicyNameError(ValueError):
@@ -88,11 +91,11 @@ def checkpoint_fingerprint(policy: Policy | None, checkpoint: Path | None) -> st
 
 
 def policy_code_sha256(name: str) -> str:
-    """Hash of the source file that a factory `module:name` lies in; empty for the policies that come with the harness.
+    """Hash of the source file that a factory `module:name` lies in; empty where `--policy` names none.
 
     What the file imports is not in the hash.
     """
-    if ":" not in name:
+    if ":" not in name or name.startswith(NO_FACTORY):
         return ""
     try:
         file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
