@@ -23,8 +23,8 @@ LIFTED = 0.3
 FUNNEL = 5.0
 """How much farther before a grasp a hand stays for every metre that it is beside its way."""
 LOWERED_MOST = 0.02
-"""A disturbed hand that picked something up high, from a cabinet, carries it at most this far above `Placement.above` [m]. Lowered
-from the cabinet's height it takes longer than an evaluation allows a policy."""
+"""What was picked up high, from a cabinet, is carried at most this far above `Placement.above` [m]: lowered from there at the end it
+takes longer than an evaluation allows."""
 FORGIVEN = 1
 """Where the hand is disturbed, so many grasps that did not hold are no reason to choose another one: a policy, which does not
 remember, cannot learn from what it sees that another one is taken."""
@@ -97,7 +97,7 @@ class Carrier:
             return entry(min(grasp.back, distance_before(away, grasp.approach, motion.grasp_tolerance)))
 
         yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
-        yield from motion.go(down if motion.is_disturbed else entry, OPEN, CAREFUL, motion.grasp_tolerance)
+        yield from motion.go(down, OPEN, CAREFUL, motion.grasp_tolerance)
         yield from self._close(now().position_world(self._name) + grasp.offset)
         start = now().position_world(self._name)[2]
         above = now().eef_position_world + grasp.lift
@@ -126,9 +126,7 @@ class Carrier:
             motion.rotation = placement.turned()
         self._hold = now().eef_rotation_world.T @ (now().position_world(self._name) - now().eef_position_world)
         above_goal = placement.goal()[2] + placement.above
-        carry_z = max(now().position_world(self._name)[2], above_goal)
-        if motion.is_disturbed:
-            carry_z = min(carry_z, above_goal + LOWERED_MOST)
+        carry_z = np.clip(now().position_world(self._name)[2], above_goal, above_goal + LOWERED_MOST)
 
         def above() -> Vector:
             return self._hand_for(np.array([*placement.goal()[:2], carry_z]))

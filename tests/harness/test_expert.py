@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from harness.expert.grasps import Grasp
 from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
 from harness.expert.picking import CLOSING_STEPS, FUNNEL, Carrier, distance_before
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
-from harness.expert.servo import OPEN, gripper_down, nearest_of_pair, rotation_error
+from harness.expert.servo import OPEN, UP, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
 from harness.sim.settings import RolloutSettings
 from tasks.interface import EpisodeRecord, EpisodeSpec, Official, OpenLoopSpec, Outcome, WorkerPolicy
@@ -126,6 +127,33 @@ def test_a_hand_beside_its_way_stays_before_the_grasp() -> None:
         assert distance_before(-0.1 * approach + 0.018 * beside, approach, 0.008) == pytest.approx(FUNNEL * 0.01)
 
 
+@pytest.mark.parametrize(("disturbed", "had_failed"), [(False, [0, 1, 2]), (True, [0, 0, 1])])
+def test_another_grasp_is_taken_once_one_slipped_where_disturbed_once_two_did(
+    monkeypatch: pytest.MonkeyPatch, disturbed: bool, had_failed: list[int]
+) -> None:
+    class State(Hand):
+        """Nothing ever comes along."""
+
+        def position_world(self, _: str) -> np.ndarray:
+            return np.zeros(3)
+
+        def fingers_touch(self, _: str) -> int:
+            return 0
+
+    def choose(*_: object, failed: list[Grasp]) -> Grasp:
+        seen.append(len(failed))
+        at = np.zeros(3)
+        return Grasp(offset=at, entry=at, rotation=np.eye(3), approach=-UP, lift=0.1 * UP, opening=0.0)
+
+    seen: list[int] = []
+    monkeypatch.setattr("harness.expert.picking.best_grasp", choose)
+    carrier = Carrier(Motion(lambda: State([0.0]), disturbed=disturbed), "bowl")  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(carrier._motion, "travel", lambda *_, **__: iter(()))
+    for _ in had_failed:
+        steps_of(carrier.pick(), State([0.0]))
+    assert seen == had_failed
+
+
 def test_the_hand_points_down_with_its_fingers_along_the_axis() -> None:
     rotation = gripper_down(np.array([3.0, 4.0, 0.0]))
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-15)
@@ -184,3 +212,6 @@ def test_it_solves(tmp_path: Path, suite: str, indices: list[int]) -> None:
     records = run_expert(tmp_path, [make_episode(tasks[i], Official(index=1), openvla()) for i in indices])
     assert {key: r.outcome for key, r in records.items()} == dict.fromkeys(records, Outcome.SUCCESS)
     assert all(record.clipped_actions == 0 for record in records.values())
+    for record in records.values():
+        if record.spec.task.index == 9 and suite == "libero_spatial":
+            assert record.steps < 165, "lowered on the way; from the cabinet's height it takes 173"
