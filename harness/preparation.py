@@ -13,8 +13,8 @@ from harness.arguments import EvalArguments
 from harness.drawing import NOTHING_DRAWN, Drawing, find_drawing
 from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
-from harness.policies.factory import REPLAY, PolicyNameError, make_policy
-from harness.policies.remote import RemotePolicy, is_server_address
+from harness.policies.factory import REPLAY, PolicyNameError, is_server_address, make_policy
+from harness.policies.remote import RemotePolicy
 from harness.policies.replay import Recording, ReplayPolicy, load_recording
 from harness.run_manifest import describe_run
 from harness.sim.settings import RolloutSettings

@@ -10,24 +10,22 @@ missing: it takes one away. It works on copies; the runs stay as they are.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from playwright.sync_api import Browser, Page, sync_playwright
 
+# Its server is started as the tests do it; they are not installed.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from results.run_directory import RunDirectory
 from results.tags import read_reviews
+from tests.results.review.browsing import FLAGS, served
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 VIDEOS = "[...document.querySelectorAll('#videos video')]"
 SIZES = (1440, 400)
 
@@ -50,11 +48,11 @@ def main(arguments: Arguments) -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         runs = [Path(shutil.copytree(run, Path(name) / run.resolve().name)) for run in arguments.runs]
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
-        with served(runs[:1]) as address:
+        with served(runs[0]) as address:
             check_one(browser, address, runs[0])
             take_pictures(browser, address, arguments.pictures, "one")
         if len(runs) > 1:
-            with served(runs) as address:
+            with served(*runs) as address:
                 check_two(browser, address)
                 take_pictures(browser, address, arguments.pictures, "two")
         browser.close()
@@ -143,24 +141,6 @@ def until(page: Page, expression: str, timeout_s: float = 30.0) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"after {timeout_s:.0f} s still not true: {expression}"
         page.wait_for_timeout(30)
-
-
-@contextlib.contextmanager
-def served(runs: list[Path]) -> Iterator[str]:
-    """`vla-review` on a free port; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "results.review.cli", *map(str, runs), "--no-browser", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http://" in line, line + process.stdout.read()
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 if __name__ == "__main__":

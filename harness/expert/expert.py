@@ -37,6 +37,11 @@ class ScriptedExpert:
         self.between_skills = False
         return next(self._actions)
 
+    @property
+    def presses(self) -> bool:
+        """Whether open fingers hold something, spread inside it."""
+        return self._motion is not None and self._motion.presses
+
     def advise(self, *, only: bool) -> None:
         """Say whether its next action will be executed, or somebody else's in its place."""
         self._only_advises = only

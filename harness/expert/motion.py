@@ -44,6 +44,8 @@ class Motion:
         """Whether the hand may move otherwise than it is told."""
         self.only_advises = False
         """Whether somebody else moves the hand: then nothing is given up because it moves, or does, otherwise than it is told."""
+        self.presses = False
+        """Whether open fingers hold something, spread inside it."""
         self.rotation = now().eef_rotation_world
         """The orientation (3, 3) that the hand is held in."""
 

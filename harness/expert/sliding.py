@@ -46,8 +46,10 @@ def slide_plate(motion: Motion, plate: str, region: str) -> Skill:
         motion.rotation = _along(motion, plate, waypoint)
         yield from motion.go(lambda: inside(ABOVE_ORIGIN + 0.01), CLOSED, CAREFUL, 0.008, turn_tolerance=0.15)
         yield from motion.go(lambda: inside(ABOVE_ORIGIN), CLOSED, CAREFUL, 0.004)
+        motion.presses = True
         yield from motion.stay(7, OPEN)
         yield from _drag(motion, plate, waypoint)
+        motion.presses = False
         yield from motion.stay(5, CLOSED)
     away = now().eef_position_world + UP * 0.10
     yield from motion.go(lambda: away, CLOSED, CAREFUL, 0.015)

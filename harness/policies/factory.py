@@ -19,13 +19,19 @@ VLA_VGGT = "vla-vggt"
 FACTORIES = {VLA_VGGT: "vla_vggt.policy:load"}
 """Policies that come with the project and are made as a user's are: name → factory. They say themselves what is wrong."""
 REPLAY = "replay:"
-NO_FACTORY = (REPLAY, "ws://", "wss://")
+SERVER = ("ws://", "wss://")
+NO_FACTORY = (REPLAY, *SERVER)
 """Names that begin so have a colon and are no `module:name`."""
 BUILT_IN = (VLA_VGGT, "expert", "zero", "random", f"{REPLAY}PATH", "ws://HOST:PORT")
 
 
 class PolicyNameError(ValueError):
     """`--policy` or `--checkpoint` does not lead to a policy."""
+
+
+def is_server_address(name: str) -> bool:
+    """Whether `--policy NAME` means a server."""
+    return name.startswith(SERVER)
 
 
 def make_policy(

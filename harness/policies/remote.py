@@ -71,11 +71,6 @@ class PolicyServerAddressError(ValueError):
     """There is no policy server at the address."""
 
 
-def is_server_address(name: str) -> bool:
-    """Whether `--policy NAME` means a server."""
-    return name.startswith(("ws://", "wss://"))
-
-
 class RemotePolicy:
     """Asks a policy server. `tasks.interface.Policy`.
 

@@ -13,8 +13,13 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from harness.policies.factory import PolicyNameError, checkpoint_fingerprint, make_policy, policy_code_sha256
-from harness.policies.remote import is_server_address
+from harness.policies.factory import (
+    NO_FACTORY,
+    PolicyNameError,
+    checkpoint_fingerprint,
+    make_policy,
+    policy_code_sha256,
+)
 from harness.serving.server import HEALTH_PATH, PolicyServer, server_metadata
 from harness.terminal import Terminal
 from tasks.interface import Policy
@@ -92,7 +97,7 @@ def run(arguments: ServeArguments, terminal: Terminal) -> int:
 
 
 def _policy(arguments: ServeArguments) -> Policy:
-    if arguments.policy == "expert" or arguments.policy.startswith("replay:") or is_server_address(arguments.policy):
+    if arguments.policy == "expert" or arguments.policy.startswith(NO_FACTORY):
         raise PolicyNameError(
             f"--policy {arguments.policy} cannot be served: the expert sees the simulator's state, a replay belongs to its "
             "run, a server is one already. Name a factory as module:name."

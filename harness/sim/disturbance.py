@@ -45,12 +45,16 @@ class Disturbance:
         self._push = self._direction()
         self._push_left = round(START_STEPS * strength)
 
-    def applied(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The action (7,) to be executed in place of `action` (7,); its gripper entry is left alone."""
+    def applied(self, action: NDArray[np.float64], *, presses: bool = False) -> NDArray[np.float64]:
+        """The action (7,) to be executed in place of `action` (7,); its gripper entry is left alone.
+
+        Args:
+            presses: whether open fingers hold something, spread inside it: then they are treated as closed ones.
+        """
         if self._strength == 0.0:
             return action
-        is_open = action[6] < 0
-        if is_open:
+        is_free = action[6] < 0 and not presses
+        if is_free:
             share = max(STILL, min(1.0, float(np.abs(action[:3]).max()) / FAST))
         else:
             share = CARRYING if np.abs(action[:2]).max() >= FAST and action[2] < FAST else 0.0

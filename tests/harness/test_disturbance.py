@@ -57,6 +57,12 @@ def test_a_hand_that_moves_gets_the_noise_others_little_and_one_that_closes_or_l
         assert np.abs(later).max() < 6 * CARRYING * ACTION_STD  # nobody pushes
 
 
+def test_open_fingers_that_hold_something_are_treated_as_closed_ones() -> None:
+    pressing = Disturbance(1.0, np.random.default_rng(0))
+    actions = np.stack([pressing.applied(ACTION, presses=True) for _ in range(2000)])
+    assert (actions[START_STEPS:] == ACTION).all()
+
+
 def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
     actions = disturbed(1.0, 20_000)
     pushed = np.abs(actions[:, :3]).max(axis=1) > 0.95  # noise alone would need four standard deviations

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.sim.settings import RolloutSettings
 from results.trace import read_trace
-from tasks.interface import Official, OpenLoopSpec, Outcome
+from tasks.interface import Official, Outcome
 from tasks.plan import make_episode
 from tasks.protocols import openvla
 from tasks.suites import load_suite
+from tests.harness.test_engine import settings
 
 STEPS = 100
 IMAGES_EVERY = 20
@@ -61,15 +61,7 @@ def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path)
     from tests.harness.stock import StockLoop
 
     task, protocol = load_suite("libero_spatial")[5], openvla()
-    settings = RolloutSettings(
-        protocol="openvla",
-        cameras=(),
-        image_convention="raw",
-        ensemble=OpenLoopSpec(),
-        worker_policy="expert",
-        run_dir=tmp_path,
-    )
-    runner = EpisodeRunner(settings)
+    runner = EpisodeRunner(settings(tmp_path, worker_policy="expert"))
     record = runner.run(make_episode(task, Official(index=0), protocol), 1, lambda _: None)  # type: ignore[arg-type,return-value]
     runner.close()
     assert record.outcome is Outcome.SUCCESS

@@ -13,11 +13,11 @@ from harness.expert.picking import CLOSING_STEPS, FUNNEL, Carrier, distance_befo
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
 from harness.expert.servo import OPEN, UP, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
-from harness.sim.settings import RolloutSettings
-from tasks.interface import EpisodeRecord, EpisodeSpec, Official, OpenLoopSpec, Outcome, WorkerPolicy
+from tasks.interface import EpisodeRecord, EpisodeSpec, Official, Outcome, WorkerPolicy
 from tasks.plan import make_episode
 from tasks.protocols import openvla
 from tasks.suites import load_suite
+from tests.harness.test_engine import settings
 
 
 @pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10"])
@@ -178,15 +178,7 @@ def test_rotation_error_is_a_turn_in_the_world() -> None:
 def run_expert(tmp_path: Path, episodes: list[EpisodeSpec]) -> dict[str, EpisodeRecord]:
     from harness.sim.episode import EpisodeRunner
 
-    settings = RolloutSettings(
-        protocol="openvla",
-        cameras=(),
-        image_convention="raw",
-        ensemble=OpenLoopSpec(),
-        worker_policy="expert",
-        run_dir=tmp_path,
-    )
-    runner = EpisodeRunner(settings)
+    runner = EpisodeRunner(settings(tmp_path, worker_policy="expert"))
     records = {spec.episode_id: runner.run(spec, 1, lambda _: None) for spec in episodes}  # type: ignore[arg-type,return-value]
     runner.close()
     return records

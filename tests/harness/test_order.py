@@ -14,6 +14,7 @@ from tasks.interface import EpisodeRecord, EpisodeSpec, OpenLoopSpec, Policy
 from tasks.plan import plan_official
 from tasks.protocols import openvla
 from tasks.suites import select_tasks
+from tests.harness.test_engine import settings
 from tests.harness.torch_policy import TorchPolicy
 
 TASKS = ("0", "4", "5", "9")
@@ -80,18 +81,10 @@ def test_one_process_may_interleave_tasks_and_episodes(tmp_path: Path) -> None:
     """As above without the dealer's order: one runner, tasks changing at every episode."""
     from harness.sim.episode import EpisodeRunner
 
-    settings = RolloutSettings(
-        protocol="openvla",
-        cameras=(),
-        image_convention="raw",
-        ensemble=OpenLoopSpec(),
-        worker_policy="expert",
-        run_dir=tmp_path,
-    )
     planned = [spec for spec in episodes(per_task=2) if spec.task.index in (0, 4)]
     hashes: list[dict[str, str]] = []
     for order in (planned, [planned[i] for i in (3, 0, 2, 1)]):
-        runner = EpisodeRunner(settings)
+        runner = EpisodeRunner(settings(tmp_path, worker_policy="expert"))
         hashes.append({spec.episode_id: runner.run(spec, 1, _no_query).final_state_sha256 for spec in order})
         runner.close()
     assert hashes[0] == hashes[1]

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.policies.remote import PolicyServerAddressError, PolicyServerError, RemotePolicy, is_server_address
+from harness.policies.factory import is_server_address
+from harness.policies.remote import PolicyServerAddressError, PolicyServerError, RemotePolicy
 from harness.rollout.batcher import Batcher
 from tasks.interface import CAMERAS, Observation, OpenLoopSpec, Policy
 from tests.harness.openpi_environment import openpi_server

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,36 +15,14 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from results.tags import read_reviews
 from results.video import video_path
+from tests.results.review.browsing import FLAGS, served
 from tests.results.review.runs import STEPS, episodes, write_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LETTERS = "sffesfssff" * 2
 FIRST_FAILURE, SECOND_FAILURE = "libero_spatial/00/01/r0", "libero_spatial/00/02/r0"
 INTERACTIVE_S = 1.5
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-
-
-@contextlib.contextmanager
-def served(*runs: Path) -> Iterator[str]:
-    """The address of the command's server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "results.review.cli", *map(str, runs), "--no-browser", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "http://" in line, line + process.stdout.read()
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        process.terminate()
-        assert process.wait(20) in (0, -15)
 
 
 @pytest.fixture(scope="module")
