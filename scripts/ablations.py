@@ -4,16 +4,19 @@
     python scripts/ablations.py --data runs/reproduce/demonstrations/libero_spatial_cache --output runs/ablations
     … -- --preset compact --stem convolutions --lr 8e-4         # what follows goes to every vla-train
 
-It goes on where it was interrupted. One training is evaluated while the next one trains. A difference is shown with its 95 %
-interval over seeds, since episodes of one training are no repeats of it: Student's for pairs where the same trainings are executed
-otherwise, else Welch's.
+It goes on where it was interrupted. Every GPU trains one policy at a time and evaluates the one before beside it; CUDA_VISIBLE_DEVICES
+says which GPUs; without any the CPU does it. A difference is shown with its 95 % interval over seeds, since episodes of one training
+are no repeats of it: Student's for pairs where the same trainings are executed otherwise, else Welch's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +66,7 @@ class Arguments:
     episodes: int = 10
     """Per task."""
     workers: str = "auto"
-    """Of the evaluations."""
+    """Of one evaluation; with several GPUs, as many evaluations may run at once."""
 
 
 def main() -> None:
@@ -76,54 +79,90 @@ def main() -> None:
         raise SystemExit(
             f"--arms: expected some of {', '.join((*TRAINED, *EXECUTED))}, got {', '.join(sorted(unknown))}"
         )
-    evaluations: dict[str, list[Future[float]]] = {}
-    beside = ThreadPoolExecutor(max_workers=1)
+    show(arguments, compare(arguments, flags))
 
-    def judge(name: str, checkpoint: Path, how: tuple[str, ...]) -> None:
-        evaluations.setdefault(name, []).append(beside.submit(evaluate, arguments, checkpoint, name, how))
 
+def compare(arguments: Arguments, flags: list[str]) -> dict[str, list[float]]:
+    """Train and evaluate everything, on every GPU at once; the success rates of each arm, one per seed."""
+    jobs: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    for seed in range(arguments.seeds):
+        for arm in TRAINED:
+            if arm == FULL or arm in arguments.arms:
+                jobs.put((arm, seed))
+    rates: dict[tuple[str, int], float] = {}
+    gpus = visible_gpus()
+    with ThreadPoolExecutor(len(gpus)) as threads:
+        try:
+            for ended in as_completed([threads.submit(work, arguments, flags, gpu, jobs) for gpu in gpus]):
+                rates |= ended.result()
+        finally:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    jobs.get_nowait()  # one failed: nobody begins another
+    arms = dict.fromkeys(name for name, _ in sorted(rates, key=lambda job: [*TRAINED, *EXECUTED].index(job[0])))
+    return {arm: [rates[arm, seed] for seed in range(arguments.seeds)] for arm in arms}
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES calls them, or one empty name: the CPU."""
+    if not torch.cuda.is_available():
+        return [""]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return chosen.split(",") if chosen else [str(index) for index in range(torch.cuda.device_count())]
+
+
+def work(
+    arguments: Arguments, flags: list[str], gpu: str, jobs: queue.SimpleQueue[tuple[str, int]]
+) -> dict[tuple[str, int], float]:
+    """What one GPU does until no job is left; success rates by arm and seed."""
+    judged: dict[tuple[str, int], Future[float]] = {}
+    beside = ThreadPoolExecutor(1)
     try:
-        for seed in range(arguments.seeds):
-            for arm, changes in TRAINED.items():
-                if arm == FULL or arm in arguments.arms:
-                    checkpoint = train(arguments, arm, seed, [*flags, *changes])
-                    judge(arm, checkpoint, ())
-                    for name, how in EXECUTED.items() if arm == FULL else ():
-                        if name in arguments.arms:
-                            judge(name, checkpoint, how)
-                for future in (future for futures in evaluations.values() for future in futures if future.done()):
+        while True:
+            try:
+                arm, seed = jobs.get_nowait()
+            except queue.Empty:
+                return {job: future.result() for job, future in judged.items()}
+            checkpoint = train(arguments, gpu, arm, seed, [*flags, *TRAINED[arm]])
+            ways = {arm: ()} | (EXECUTED if arm == FULL else {})
+            for name, how in ways.items():
+                if name == arm or name in arguments.arms:
+                    judged[name, seed] = beside.submit(evaluate, arguments, gpu, checkpoint, name, how)
+            for future in judged.values():
+                if future.done():
                     future.result()  # what failed ends this now
-        rates = {arm: [future.result() for future in futures] for arm, futures in evaluations.items()}
     finally:
         beside.shutdown(cancel_futures=True)
-    show(arguments, rates)
 
 
-def train(arguments: Arguments, arm: str, seed: int, flags: list[str]) -> Path:
+def train(arguments: Arguments, gpu: str, arm: str, seed: int, flags: list[str]) -> Path:
     """Train one policy, go on, or find it there; returns its last checkpoint."""
     run = arguments.output / f"{arm.replace(' ', '-')}-{seed}"
     command = ["vla_vggt.cli", "--data-path", str(arguments.data), "--log-dir", str(run), "--seed", str(seed)]
     command += ["--language-model", str(INSTRUCTIONS), *flags, "--max-steps", str(arguments.steps)]
-    call(command, f"{run.name}: training")
+    call(command, gpu, f"{run.name}: training")
     return run / "checkpoints" / f"{arguments.steps:06d}"
 
 
-def evaluate(arguments: Arguments, checkpoint: Path, name: str, flags: tuple[str, ...]) -> float:
+def evaluate(arguments: Arguments, gpu: str, checkpoint: Path, name: str, flags: tuple[str, ...]) -> float:
     """The success rate of a checkpoint."""
     run = checkpoint.parents[1]
     folder = run / f"evaluation-{name.replace(' ', '-')}"
     command = ["harness", "--suite", arguments.suite, *(("--tasks", *arguments.tasks) if arguments.tasks else ())]
     command += ["--episodes", str(arguments.episodes), "--workers", arguments.workers, "--videos", "none"]
     command += ["--checkpoint", str(checkpoint), "--output-dir", str(folder), *flags]
-    call(command, f"{run.name}: evaluation, {name}")
+    call(command, gpu, f"{run.name}: evaluation, {name}")
     outcomes = [record.outcome for record in RunDirectory(folder).records()]
     return outcomes.count(Outcome.SUCCESS) / len(outcomes)
 
 
-def call(command: list[str], what: str) -> None:
+def call(command: list[str], gpu: str, what: str) -> None:
     """Run one of the project's commands."""
-    print(what, flush=True)
-    ended = subprocess.run([sys.executable, "-m", *command], check=False, capture_output=True, text=True)
+    print(f"GPU {gpu}: {what}" if gpu else what, flush=True)
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], check=False, capture_output=True, text=True, env=environment
+    )
     if ended.returncode:
         raise SystemExit(
             f"{' '.join(command)}\nended with {ended.returncode}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"

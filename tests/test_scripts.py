@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,3 +104,75 @@ def test_demonstrations_are_judged_by_what_the_hand_does() -> None:
     assert hand_of(labels, positions).missed == 0  # held for long, then dropped
     positions[:50] = positions[50]
     assert hand_of(labels, positions).hovered == 50
+
+
+@pytest.mark.usefixtures("scripts_importable")
+class TestAblationsOnTwoGpus:
+    """Trainings and evaluations are played: no GPU is needed for who does what where."""
+
+    def play(self, monkeypatch: pytest.MonkeyPatch, arguments: Any, train: Any) -> dict[str, list[float]]:
+        import ablations
+
+        def evaluate(_: object, gpu: str, checkpoint: Path, name: str, how: tuple[str, ...]) -> float:
+            assert checkpoint.name.startswith(gpu), "evaluated where it was trained"
+            assert bool(how) == (name == "temporal ensembling")
+            return float(checkpoint.suffix[1:]) + (0.5 if how else 0.0)
+
+        monkeypatch.setattr(ablations, "visible_gpus", lambda: ["4", "7"])
+        monkeypatch.setattr(ablations, "train", train)
+        monkeypatch.setattr(ablations, "evaluate", evaluate)
+        return ablations.compare(arguments, ["--lr", "1"])
+
+    def arguments(self, tmp_path: Path, **changes: Any) -> Any:
+        from ablations import Arguments
+
+        return Arguments(data=tmp_path, output=tmp_path, **changes)
+
+    def test_each_training_happens_once_and_both_gpus_work(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        both = threading.Barrier(2)
+        trained: list[tuple[str, int, list[str]]] = []
+
+        def train(_: object, gpu: str, arm: str, seed: int, flags: list[str]) -> Path:
+            both.wait(timeout=10)  # six trainings, two at a time: neither GPU does them alone
+            trained.append((arm, seed, flags))
+            return Path(f"{gpu}.{seed}")
+
+        rates = self.play(monkeypatch, self.arguments(tmp_path, seeds=2), train)
+        assert rates == {
+            "full": [0.0, 1.0],
+            "no graph": [0.0, 1.0],
+            "no wrist camera": [0.0, 1.0],
+            "temporal ensembling": [0.5, 1.5],
+        }
+        assert len({(arm, seed) for arm, seed, _ in trained}) == len(trained) == 6
+        assert {tuple(flags) for arm, _, flags in trained if arm == "no graph"} == {("--lr", "1", "--neighbours", "0")}
+
+    def test_the_first_that_fails_ends_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        trained: list[str] = []
+
+        def train(*job: Any) -> Path:
+            trained.append(job[1])
+            if len(trained) == 1:
+                raise SystemExit("out of memory")
+            time.sleep(0.2)
+            return Path(f"{job[1]}.0")
+
+        with pytest.raises(SystemExit, match="out of memory"):
+            self.play(monkeypatch, self.arguments(tmp_path, seeds=10), train)
+        assert len(trained) < 6, "the other GPU begins nothing new"
+
+
+@pytest.mark.usefixtures("scripts_importable")
+def test_without_a_gpu_the_cpu_does_the_ablations(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablations import visible_gpus
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert visible_gpus() == [""]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-b")
+    assert visible_gpus() == ["2", "GPU-b"]
