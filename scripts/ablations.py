@@ -12,11 +12,12 @@ are no repeats of it: Student's for pairs where the same trainings are executed 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import queue
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from scipy.stats import ttest_ind, ttest_rel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness.machine import count_workers
 from results.run_directory import RunDirectory
 from tasks.interface import Outcome
 from vla_vggt.pretrained import INSTRUCTIONS
@@ -42,6 +44,10 @@ TRAINED: dict[str, tuple[str, ...]] = {
 """What is trained → flags of vla-train."""
 EXECUTED: dict[str, tuple[str, ...]] = {"temporal ensembling": ("--ensemble", "temporal", "--query-every", "4")}
 """What is evaluated once more, of the full policy → flags of vla-eval."""
+CPU = ""
+"""In place of a GPU's name, where there is none."""
+Job = tuple[str, int]
+"""An arm and a seed."""
 SHARE = 5
 """The full budget is so many times larger."""
 
@@ -66,7 +72,7 @@ class Arguments:
     episodes: int = 10
     """Per task."""
     workers: str = "auto"
-    """Of one evaluation; with several GPUs, as many evaluations may run at once."""
+    """Of one evaluation. auto: as many as the machine can do with, divided by its GPUs, since each may evaluate at once."""
 
 
 def main() -> None:
@@ -84,38 +90,48 @@ def main() -> None:
 
 def compare(arguments: Arguments, flags: list[str]) -> dict[str, list[float]]:
     """Train and evaluate everything, on every GPU at once; the success rates of each arm, one per seed."""
-    jobs: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for seed in range(arguments.seeds):
         for arm in TRAINED:
             if arm == FULL or arm in arguments.arms:
                 jobs.put((arm, seed))
-    rates: dict[tuple[str, int], float] = {}
     gpus = visible_gpus()
+    if not arguments.workers.isdecimal():
+        shared = count_workers(arguments.workers, on_gpu=gpus != [CPU]) // len(gpus)
+        arguments = dataclasses.replace(arguments, workers=str(max(1, shared)))
     with ThreadPoolExecutor(len(gpus)) as threads:
+        ended = [threads.submit(work, arguments, flags, gpu, jobs) for gpu in gpus]
         try:
-            for ended in as_completed([threads.submit(work, arguments, flags, gpu, jobs) for gpu in gpus]):
-                rates |= ended.result()
+            wait(ended)
         finally:
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    jobs.get_nowait()  # one failed: nobody begins another
-    arms = dict.fromkeys(name for name, _ in sorted(rates, key=lambda job: [*TRAINED, *EXECUTED].index(job[0])))
+            empty(jobs)  # Ctrl-C
+    failures = [error for future in ended if (error := future.exception())]
+    for other in failures[1:]:
+        print(other, file=sys.stderr)
+    if failures:
+        raise failures[0]
+    rates = {job: rate for future in ended for job, rate in future.result().items()}
+    arms = [arm for arm in (*TRAINED, *EXECUTED) if (arm, 0) in rates]
     return {arm: [rates[arm, seed] for seed in range(arguments.seeds)] for arm in arms}
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES calls them, or one empty name: the CPU."""
-    if not torch.cuda.is_available():
-        return [""]
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return chosen.split(",") if chosen else [str(index) for index in range(torch.cuda.device_count())]
+    """As CUDA_VISIBLE_DEVICES calls them; without any, the CPU alone."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return [CPU]
+    names = {torch.cuda.get_device_name(index) for index in range(count)}
+    if len(names) > 1:
+        raise SystemExit(
+            f"expected GPUs of one kind, for a fair comparison, got {', '.join(sorted(names))}: choose some with CUDA_VISIBLE_DEVICES"
+        )
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return chosen[:count] or [str(index) for index in range(count)]
 
 
-def work(
-    arguments: Arguments, flags: list[str], gpu: str, jobs: queue.SimpleQueue[tuple[str, int]]
-) -> dict[tuple[str, int], float]:
-    """What one GPU does until no job is left; success rates by arm and seed."""
-    judged: dict[tuple[str, int], Future[float]] = {}
+def work(arguments: Arguments, flags: list[str], gpu: str, jobs: queue.SimpleQueue[Job]) -> dict[Job, float]:
+    """What one GPU does until no job is left; the success rates."""
+    judged: dict[Job, Future[float]] = {}
     beside = ThreadPoolExecutor(1)
     try:
         while True:
@@ -131,8 +147,18 @@ def work(
             for future in judged.values():
                 if future.done():
                     future.result()  # what failed ends this now
+    except BaseException:
+        empty(jobs)  # nobody begins another
+        raise
     finally:
         beside.shutdown(cancel_futures=True)
+
+
+def empty(jobs: queue.SimpleQueue[Job]) -> None:
+    """Take out what is left."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            jobs.get_nowait()
 
 
 def train(arguments: Arguments, gpu: str, arm: str, seed: int, flags: list[str]) -> Path:

@@ -110,10 +110,13 @@ def test_demonstrations_are_judged_by_what_the_hand_does() -> None:
 class TestAblationsOnTwoGpus:
     """Trainings and evaluations are played: no GPU is needed for who does what where."""
 
-    def play(self, monkeypatch: pytest.MonkeyPatch, arguments: Any, train: Any) -> dict[str, list[float]]:
+    def play(
+        self, monkeypatch: pytest.MonkeyPatch, arguments: Any, train: Any, evaluation_s: float = 0.0
+    ) -> dict[str, list[float]]:
         import ablations
 
         def evaluate(_: object, gpu: str, checkpoint: Path, name: str, how: tuple[str, ...]) -> float:
+            time.sleep(evaluation_s)
             assert checkpoint.name.startswith(gpu), "evaluated where it was trained"
             assert bool(how) == (name == "temporal ensembling")
             return float(checkpoint.suffix[1:]) + (0.5 if how else 0.0)
@@ -150,29 +153,88 @@ class TestAblationsOnTwoGpus:
         assert {tuple(flags) for arm, _, flags in trained if arm == "no graph"} == {("--lr", "1", "--neighbours", "0")}
 
     def test_the_first_that_fails_ends_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        trained: list[str] = []
+        trained: list[int] = []
 
-        def train(*job: Any) -> Path:
-            trained.append(job[1])
-            if len(trained) == 1:
+        def train(_: object, gpu: str, arm: str, seed: int, __: list[str]) -> Path:
+            trained.append(seed)
+            time.sleep(0.001)
+            if (arm, seed) == ("no graph", 2):  # of what this GPU trained before, the evaluation runs
                 raise SystemExit("out of memory")
-            time.sleep(0.2)
-            return Path(f"{job[1]}.0")
+            return Path(f"{gpu}.{seed}")
 
         with pytest.raises(SystemExit, match="out of memory"):
-            self.play(monkeypatch, self.arguments(tmp_path, seeds=10), train)
-        assert len(trained) < 6, "the other GPU begins nothing new"
+            self.play(monkeypatch, self.arguments(tmp_path, seeds=100), train, evaluation_s=0.3)
+        assert len(trained) < 100, "the other GPU begins nothing new while the first one's evaluation runs"
+
+    def test_every_failure_is_shown(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        both = threading.Barrier(2)
+
+        def train(_: object, gpu: str, *__: object) -> Path:
+            both.wait(timeout=10)
+            raise SystemExit(f"GPU {gpu} is full")
+
+        with pytest.raises(SystemExit, match="GPU 4 is full"):
+            self.play(monkeypatch, self.arguments(tmp_path), train)
+        assert "GPU 7 is full" in capsys.readouterr().err
+
+    def test_workers_are_shared(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        seen = set()
+
+        def train(arguments: Any, gpu: str, arm: str, seed: int, __: list[str]) -> Path:
+            seen.add(arguments.workers)
+            return Path(f"{gpu}.{seed}")
+
+        monkeypatch.setattr("ablations.count_workers", lambda text, on_gpu: {"auto": 13 if on_gpu else 0}[text])
+        self.play(monkeypatch, self.arguments(tmp_path), train)
+        self.play(monkeypatch, self.arguments(tmp_path, workers="5"), train)
+        assert seen == {"6", "5"}
 
 
 @pytest.mark.usefixtures("scripts_importable")
-def test_without_a_gpu_the_cpu_does_the_ablations(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ablations import visible_gpus
+class TestWhichGpusTheAblationsUse:
+    @pytest.fixture(autouse=True)
+    def two_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda index=0: "H100")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert visible_gpus() == [""]
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus() == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-b")
-    assert visible_gpus() == ["2", "GPU-b"]
+    def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ablations import visible_gpus
+
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert visible_gpus() == [""]
+
+    def test_all_or_those_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ablations import visible_gpus
+
+        assert visible_gpus() == ["0", "1"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-b,")
+        assert visible_gpus() == ["2", "GPU-b"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,-1,1")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)  # as CUDA reads that
+        assert visible_gpus() == ["0"]
+
+    def test_of_one_kind(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ablations import visible_gpus
+
+        monkeypatch.setattr("torch.cuda.get_device_name", lambda index=0: ["T4", "A100"][index])
+        with pytest.raises(SystemExit, match="expected GPUs of one kind, for a fair comparison, got A100, T4: choose"):
+            visible_gpus()
+
+    @pytest.mark.parametrize(("gpu", "environment"), [("7", "7"), ("", "3")])
+    def test_a_command_sees_its_own(self, monkeypatch: pytest.MonkeyPatch, gpu: str, environment: str) -> None:
+        import ablations
+
+        seen = []
+
+        def run(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+            seen.append(env["CUDA_VISIBLE_DEVICES"])
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+        monkeypatch.setattr(subprocess, "run", run)
+        ablations.call(["vla_vggt.cli"], gpu, "training")
+        assert seen == [environment]

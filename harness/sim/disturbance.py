@@ -6,7 +6,8 @@ disturbance led to (Laskey et al., DART, arXiv 1703.09327).
 An open hand is disturbed as it moves, little while it rests, and not at all while it closes or lifts: what slips out of its fingers is
 grasped again, and then the expert rises with open fingers from where another demonstration closes them. A policy that sees one picture
 cannot tell the two apart, and does neither. A hand that carries something is led astray a little: without that no demonstration shows
-how to come back above the place it is put down at.
+how to come back above the place it is put down at. Fingers that are spread inside a plate and slide it would leave it, and are not
+disturbed.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ class Disturbance:
         """The action (7,) to be executed in place of `action` (7,); its gripper entry is left alone.
 
         Args:
-            presses: whether open fingers hold something, spread inside it: then they are treated as closed ones.
+            presses: whether open fingers hold something, spread inside it: then nothing is disturbed.
         """
         if self._strength == 0.0:
             return action
-        is_free = action[6] < 0 and not presses
-        if is_free:
+        if presses:
+            share = 0.0
+        elif action[6] < 0:
             share = max(STILL, min(1.0, float(np.abs(action[:3]).max()) / FAST))
         else:
             share = CARRYING if np.abs(action[:2]).max() >= FAST and action[2] < FAST else 0.0

@@ -66,6 +66,24 @@ def file(collected: Path) -> Path:
 
 
 @pytest.mark.sim
+def test_a_plate_is_slid_without_noise(tmp_path: Path) -> None:
+    """Disturbed as hands are that only move, the fingers leave the plate: eight of nine such demonstrations failed."""
+    status, _, errors = collect(
+        tmp_path, suite=("libero_goal",), tasks=("5",), demos_per_task=1, first_seed=50001, noise=1.0, stage="traces"
+    )
+    assert status == EXIT_OK, errors
+    run = RunDirectory(tmp_path / "demos")
+    (record,) = run.records()
+    trace = read_trace(run.path / record.trace)
+    slides = trace.labels[:, 6] < 0
+    slides[-1] = False  # nothing is left to do
+    executed = trace.actions[: len(slides)]
+    assert slides.sum() > 50
+    np.testing.assert_array_equal(executed[slides], trace.labels[slides])
+    assert (executed[~slides, :6] != trace.labels[~slides, :6]).any(axis=1).sum() > 30, "elsewhere there is noise"
+
+
+@pytest.mark.sim
 def test_the_file_is_liberos_attributes_and_all(file: Path) -> None:
     with h5py.File(file) as opened:
         data = opened["data"]

@@ -57,10 +57,11 @@ def test_a_hand_that_moves_gets_the_noise_others_little_and_one_that_closes_or_l
         assert np.abs(later).max() < 6 * CARRYING * ACTION_STD  # nobody pushes
 
 
-def test_open_fingers_that_hold_something_are_treated_as_closed_ones() -> None:
+def test_open_fingers_that_hold_something_are_left_alone() -> None:
+    slides = np.array([*CARRIES[:6], -1.0])
     pressing = Disturbance(1.0, np.random.default_rng(0))
-    actions = np.stack([pressing.applied(ACTION, presses=True) for _ in range(2000)])
-    assert (actions[START_STEPS:] == ACTION).all()
+    actions = np.stack([pressing.applied(slides, presses=True) for _ in range(2000)])
+    assert (actions[START_STEPS:] == slides).all()
 
 
 def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
