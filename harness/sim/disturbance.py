@@ -24,11 +24,14 @@ PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 """Per step: whether a push begins at strength 1, while the hand is open and moves; and how long it lasts."""
 START_STEPS = 8
 """Steps of random motion before a demonstration at strength 1."""
+LEEWAY = 0.25
+"""How much longer than an evaluation a demonstration may take at strength 1, as a share: recovering takes time, but what takes much
+longer shows how to fail."""
 
 
 def steps_allowed(horizon: int, strength: float) -> int:
-    """Control steps a disturbed demonstration may take, where an evaluation has `horizon`: recovering takes time."""
-    return round(horizon * (1.0 + strength))
+    """Control steps a disturbed demonstration may take, where an evaluation has `horizon`."""
+    return round(horizon * (1.0 + LEEWAY * strength))
 
 
 class Disturbance:

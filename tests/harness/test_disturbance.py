@@ -73,4 +73,4 @@ def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
 
 
 def test_recovering_is_given_time() -> None:
-    assert (steps_allowed(220, 0.0), steps_allowed(220, 1.0), steps_allowed(220, 0.5)) == (220, 440, 330)
+    assert (steps_allowed(220, 0.0), steps_allowed(220, 1.0), steps_allowed(220, 0.5)) == (220, 275, 248)
