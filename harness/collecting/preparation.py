@@ -15,7 +15,7 @@ from harness.preparation import PRIVILEGED_NEEDS, Evaluation, check_images
 from harness.run_manifest import describe_run
 from harness.sim.settings import Demonstrating, RolloutSettings
 from results.run_directory import RunDirectory
-from tasks.interface import Policy
+from tasks.interface import Policy, TaskSpec
 from tasks.plan import Plan
 from tasks.protocols import find_protocol
 from tasks.suites import SUITES, UnknownTaskError, select_tasks
@@ -32,13 +32,7 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
     arguments.check()
     check_workers(arguments.workers)
     protocol = find_protocol(arguments.protocol)
-    if not arguments.suite:
-        raise UnknownTaskError(
-            f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}"
-        )
-    tasks = [task for suite in dict.fromkeys(arguments.suite) for task in select_tasks(suite, arguments.tasks)]
-    for task in tasks:
-        check_supported(task)
+    tasks = _tasks(arguments)
     attempts = [Attempts(task, protocol, arguments) for task in tasks]
     plan = Plan(protocol=protocol, episodes=tuple(due(attempts, {})))
     with contextlib.ExitStack() as undo:
@@ -85,6 +79,18 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         manifest=manifest,
     )
     return evaluation, attempts
+
+
+def _tasks(arguments: CollectArguments) -> list[TaskSpec]:
+    """What is demonstrated; all of it the expert can do."""
+    if not arguments.suite:
+        raise UnknownTaskError(
+            f"name at least one suite, such as --suite libero_spatial. Valid suites: {', '.join(SUITES)}"
+        )
+    tasks = [task for suite in dict.fromkeys(arguments.suite) for task in select_tasks(suite, arguments.tasks)]
+    for task in tasks:
+        check_supported(task)
+    return tasks
 
 
 def _driver(arguments: CollectArguments, plan: Plan) -> Policy | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.policies.factory import PolicyNameError, make_policy
+from harness.policies.factory import PolicyNameError, is_server_address, make_policy
 from harness.policies.replay import ReplayPolicy
 from harness.policies.simple import RandomPolicy, ZeroPolicy
 from tasks.interface import ActionChunk, Observation, Policy
@@ -92,6 +92,11 @@ def test_the_built_in_ones() -> None:
 def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     (folder / f"{name}.py").write_text(text)
     monkeypatch.chdir(folder)
+
+
+def test_names_of_servers() -> None:
+    assert is_server_address("ws://localhost:8000")
+    assert not is_server_address("my_policy:make")
 
 
 def test_a_factory_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.policies.factory import is_server_address
 from harness.policies.remote import PolicyServerAddressError, PolicyServerError, RemotePolicy
 from harness.rollout.batcher import Batcher
 from tasks.interface import CAMERAS, Observation, OpenLoopSpec, Policy
@@ -202,8 +201,3 @@ def test_something_else_at_the_address(tmp_path: Path) -> None:
         pytest.raises(PolicyServerAddressError, match="got text: hello"),
     ):
         RemotePolicy(f"ws://127.0.0.1:{port}", timeout_s=5)
-
-
-def test_names_of_servers() -> None:
-    assert is_server_address("ws://localhost:8000")
-    assert not is_server_address("my_policy:make")

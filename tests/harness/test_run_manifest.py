@@ -9,25 +9,17 @@ from harness.drawing import NOTHING_DRAWN
 from harness.policies.factory import policy_code_sha256
 from harness.policies.simple import ZeroPolicy
 from harness.run_manifest import describe_run
-from harness.sim.settings import RolloutSettings
 from results.manifest import RunManifest, path_sha256
-from tasks.interface import CAMERAS, OpenLoopSpec, Policy
+from tasks.interface import OpenLoopSpec, Policy
 from tasks.plan import plan_official
 from tasks.protocols import find_protocol
 from tasks.suites import select_tasks
+from tests.harness.test_engine import settings
 
 PLAN = plan_official(select_tasks("libero_spatial", ("0", "4")), find_protocol("openvla"), episodes=2)
 
 
 def described(tmp_path: Path, policy: Policy | None, name: str) -> RunManifest:
-    settings = RolloutSettings(
-        protocol="openvla",
-        cameras=CAMERAS,
-        image_convention="rotated_180",
-        ensemble=OpenLoopSpec(execute_steps=8),
-        worker_policy="",
-        run_dir=tmp_path,
-    )
     checkpoint = tmp_path / "weights"
     checkpoint.write_bytes(b"weights")
     return describe_run(
@@ -39,7 +31,7 @@ def described(tmp_path: Path, policy: Policy | None, name: str) -> RunManifest:
         policy_metadata={"a": 1},
         checkpoint=checkpoint,
         seed=3,
-        settings=settings,
+        settings=dataclasses.replace(settings(tmp_path), ensemble=OpenLoopSpec(execute_steps=8)),
         drawn=dataclasses.replace(NOTHING_DRAWN, renderer="egl: A100", egl_devices=(1,)),
     )
 
