@@ -104,6 +104,11 @@ ROOM = 0.02
 """Distance of the open hand from other things below which a grasp costs more."""
 SLANTED = 0.6
 """What it costs to come in from above and outside instead of from above: only where something overhangs."""
+SIDED = 2.0
+"""What it is worth to hold a rim farther to the robot's left, per metre: of sides that are equally good otherwise demonstrations then
+all show the same one. A policy that has seen both goes for the middle."""
+DRAWERS = ("top_region", "middle_region", "bottom_region")
+"""Of a cabinet."""
 DRAWER_ENTRY, DRAWER_RADIUS, DRAWER_DEPTH = 0.030, 0.046, 0.014
 """A bowl in a drawer: the gaps to its walls (25 to 50 mm) do not take the open gripper on the rim, so the hand goes down nearer
 the bowl's centre and moves outward while it closes."""
@@ -127,6 +132,8 @@ class Grasp:
     """(3,) [m]: the way out with the object in hand."""
     opening: float
     """The thing's width where the fingers close [m]; 0 for a thin wall."""
+    side: float = 0.0
+    """How far to the robot's left of a round vessel's axis its rim is held [m]."""
 
 
 class NoGraspError(ValueError):
@@ -162,6 +169,7 @@ def best_grasp(
             + max(0.0, ROOM - room) * 50.0
             + grasp.opening * 10.0
             + SLANTED * float(grasp.approach[2] > -0.9)
+            - SIDED * grasp.side
             + sum(_alike(grasp, other) for other in failed)
         )
 
@@ -201,7 +209,7 @@ def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
         if outward @ handle > 0.5:  # within 60 degrees of it
             continue
         offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
-        grasp = _down(state, offset, outward, lift=hold.lift)
+        grasp = dataclasses.replace(_down(state, offset, outward, lift=hold.lift), side=float(outward[1]) * hold.radius)
         yield grasp
         aslant = (UP + outward) / np.sqrt(2)
         yield dataclasses.replace(grasp, approach=-aslant, lift=aslant * hold.lift)
@@ -251,10 +259,16 @@ def _slab(boxes: Boxes, low: float, high: float) -> NDArray[np.float64]:
 
 
 def drawer_around(state: PrivilegedState, name: str) -> str:
-    """The cabinet in one of whose drawers an object lies; empty for none."""
+    """The cabinet in one of whose drawers an object's origin lies; empty for none."""
     for cabinet in state.names:
-        if state.category(cabinet).endswith("_cabinet"):
-            offset = state.rotation_world(cabinet).T @ (state.position_world(name) - state.position_world(cabinet))
-            if 0.0 < offset[2] < 0.215 and abs(offset[0]) < 0.12 and -0.35 < offset[1] < 0.0:
+        if not state.category(cabinet).endswith("_cabinet"):
+            continue
+        turned = state.rotation_world(cabinet)
+        position = state.position_world(name) @ turned
+        for region in (f"{cabinet}_{drawer}" for drawer in DRAWERS):
+            if state.parent(region) != cabinet:
+                continue
+            corners = state.boxes(region).corners().reshape(-1, 3) @ turned
+            if (corners.min(axis=0) < position).all() and (position < corners.max(axis=0)).all():
                 return cabinet
     return ""
