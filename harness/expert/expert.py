@@ -42,6 +42,11 @@ class ScriptedExpert:
         """Whether open fingers hold something, spread inside it."""
         return self._motion is not None and self._motion.presses
 
+    @property
+    def reaches(self) -> bool:
+        """Whether the hand is on its way to a grasp, and not near it yet."""
+        return self._motion is not None and self._motion.reaches
+
     def advise(self, *, only: bool) -> None:
         """Say whether its next action will be executed, or somebody else's in its place."""
         self._only_advises = only

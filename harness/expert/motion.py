@@ -46,6 +46,8 @@ class Motion:
         """Whether somebody else moves the hand: then nothing is given up because it moves, or does, otherwise than it is told."""
         self.presses = False
         """Whether open fingers hold something, spread inside it."""
+        self.reaches = False
+        """Whether the hand is on its way to a grasp, and not near it yet."""
         self.rotation = now().eef_rotation_world
         """The orientation (3, 3) that the hand is held in."""
 

@@ -30,6 +30,8 @@ FORGIVEN = 1
 remember, cannot learn from what it sees that another one is taken."""
 CLOSING_STEPS, OPENING_STEPS = 15, 10
 """A thin wall is first gripped at step 10 from fully open; a few more for the force to build up."""
+MOST_OPENING_STEPS = 20
+"""Fingers that are not open after so long are not going to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,10 @@ class Carrier:
             away = now().eef_position_world - entry()
             return entry(min(grasp.back, distance_before(away, grasp.approach, motion.grasp_tolerance)))
 
+        motion.reaches = True
         yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
+        yield from self._open(lambda: entry(grasp.back))
+        motion.reaches = False
         yield from motion.go(down, OPEN, CAREFUL, motion.grasp_tolerance)
         yield from self._close(now().position_world(self._name) + grasp.offset)
         start = now().position_world(self._name)[2]
@@ -107,6 +112,13 @@ class Carrier:
             return True
         self._failed.append(grasp)
         return False
+
+    def _open(self, position: Callable[[], Vector]) -> Iterator[Action]:
+        """Wait at `position()` (3,) until the fingers are open, if they can be."""
+        for _ in range(MOST_OPENING_STEPS):
+            if self._motion.now().finger_width > STILL_OPEN:
+                return
+            yield self._motion.toward(position(), OPEN, CAREFUL)
 
     def _close(self, position: Vector) -> Iterator[Action]:
         """Close the fingers at `position` (3,): if it moved with the object, the hand would chase what a finger pushes."""

@@ -66,7 +66,7 @@ class DemonstrationSource:
         self.labels.append(label)
         self.queries += 1
         if self._driver is None:
-            return self._disturbance.applied(label, presses=self._expert.presses)
+            return self._disturbance.applied(label, presses=self._expert.presses, reaches=self._expert.reaches)
         self._expert.reconsider()
         return self._driver.action(step)
 

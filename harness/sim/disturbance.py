@@ -6,8 +6,9 @@ disturbance led to (Laskey et al., DART, arXiv 1703.09327).
 An open hand is disturbed as it moves, little while it rests, and not at all while it closes or lifts: what slips out of its fingers is
 grasped again, and then the expert rises with open fingers from where another demonstration closes them. A policy that sees one picture
 cannot tell the two apart, and does neither. A hand that carries something is led astray a little: without that no demonstration shows
-how to come back above the place it is put down at. Fingers that are spread inside a plate and slide it would leave it, and are not
-disturbed.
+how to come back above the place it is put down at. On the way to a grasp, and well before it, the fingers sometimes close by
+themselves: a policy that has missed then knows what to do with empty hands. Fingers that are spread inside a plate and slide it would
+leave it, and are not disturbed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ FAST, STILL, CARRYING = 0.5, 0.2, 0.3
 closed one that moves sideways so fast, and does not rise (a lift may be aslant), the third."""
 PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 """Per step: whether a push begins at strength 1, while the hand is open and moves; and how long it lasts."""
+FUMBLE_CHANCE, FUMBLE_STEPS = 0.03, 20
+"""Per step: whether the fingers begin to close by themselves at strength 1, while the hand is on its way to a grasp; and for how long,
+unless it is near before. They take 18 steps."""
 START_STEPS = 8
 """Steps of random motion before a demonstration at strength 1."""
 LEEWAY = 0.25
@@ -48,12 +52,16 @@ class Disturbance:
         self._noise = np.zeros(6)
         self._push = self._direction()
         self._push_left = round(START_STEPS * strength)
+        self._fumble_left = 0
 
-    def applied(self, action: NDArray[np.float64], *, presses: bool = False) -> NDArray[np.float64]:
-        """The action (7,) to be executed in place of `action` (7,); its gripper entry is left alone.
+    def applied(
+        self, action: NDArray[np.float64], *, presses: bool = False, reaches: bool = False
+    ) -> NDArray[np.float64]:
+        """The action (7,) to be executed in place of `action` (7,).
 
         Args:
             presses: whether open fingers hold something, spread inside it: then nothing is disturbed.
+            reaches: whether the hand is on its way to a grasp, and not near it: else its fingers are left alone.
         """
         if self._strength == 0.0:
             return action
@@ -72,7 +80,19 @@ class Disturbance:
             self._push_left -= 1
             disturbed[:3] = self._push
         disturbed[:6] = np.clip(disturbed[:6] + share * self._noise, -1.0, 1.0)
+        disturbed[6] = self._fumbled(action[6], reaches=reaches)
         return disturbed
+
+    def _fumbled(self, gripper: float, *, reaches: bool) -> float:
+        if not reaches:
+            self._fumble_left = 0
+            return gripper
+        if self._fumble_left == 0 and self._generator.random() < FUMBLE_CHANCE * self._strength:
+            self._fumble_left = FUMBLE_STEPS
+        if self._fumble_left == 0:
+            return gripper
+        self._fumble_left -= 1
+        return 1.0
 
     def _direction(self) -> NDArray[np.float64]:
         direction = self._generator.normal(size=3)

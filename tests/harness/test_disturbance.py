@@ -7,6 +7,8 @@ import numpy as np
 from harness.sim.disturbance import (
     ACTION_STD,
     CARRYING,
+    FUMBLE_CHANCE,
+    FUMBLE_STEPS,
     PUSH_CHANCE,
     PUSH_STEPS,
     START_STEPS,
@@ -35,7 +37,7 @@ def test_the_same_seed_disturbs_alike_and_another_does_not() -> None:
     assert not np.array_equal(disturbed(1.0, 50), disturbed(1.0, 50, seed=1))
 
 
-def test_actions_stay_executable_and_the_gripper_is_left_alone() -> None:
+def test_actions_stay_executable_and_fingers_that_reach_for_nothing_are_left_alone() -> None:
     actions = disturbed(3.0, 2000)
     assert np.abs(actions).max() <= 1.0
     assert (actions[:, 6] == -1.0).all()
@@ -62,6 +64,18 @@ def test_open_fingers_that_hold_something_are_left_alone() -> None:
     pressing = Disturbance(1.0, np.random.default_rng(0))
     actions = np.stack([pressing.applied(slides, presses=True) for _ in range(2000)])
     assert (actions[START_STEPS:] == slides).all()
+
+
+def test_fingers_that_reach_for_something_now_and_then_close_by_themselves_until_the_hand_is_near() -> None:
+    reaching = Disturbance(1.0, np.random.default_rng(0))
+    closing = np.array([reaching.applied(ACTION, reaches=True)[6] for _ in range(20_000)])
+    assert set(closing) == {-1.0, 1.0}
+    assert 0.8 < (closing == 1.0).mean() / (FUMBLE_CHANCE * FUMBLE_STEPS / (1 + FUMBLE_CHANCE * FUMBLE_STEPS)) < 1.2
+    while reaching.applied(ACTION, reaches=True)[6] < 0:
+        pass
+    assert [reaching.applied(ACTION, reaches=reaches)[6] for reaches in (True, False)] == [1.0, -1.0]
+    calm = Disturbance(0.0, np.random.default_rng(0))
+    assert all(calm.applied(ACTION, reaches=True)[6] == -1.0 for _ in range(1000))
 
 
 def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from harness.expert.grasps import Grasp
+from harness.expert.grasps import Grasp, best_grasp, drawer_around
 from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
-from harness.expert.picking import CLOSING_STEPS, FUNNEL, Carrier, distance_before
+from harness.expert.picking import CLOSING_STEPS, FUNNEL, MOST_OPENING_STEPS, Carrier, distance_before
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
 from harness.expert.servo import OPEN, UP, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
@@ -119,6 +119,16 @@ def test_fingers_that_somebody_else_does_not_close_are_told_to_close_on() -> Non
     assert close(Hand([0.0], widths=[0.08] * 5 + [0.07]), only_advises=True) == CLOSING_STEPS
 
 
+def test_a_hand_whose_fingers_are_not_open_waits_before_the_grasp() -> None:
+    def wait(widths: Sequence[float]) -> int:
+        hand = Hand([0.0], widths=widths)
+        return steps_of(Carrier(Motion(lambda: hand), "bowl")._open(lambda: np.zeros(3)), hand)  # type: ignore[arg-type,return-value]
+
+    assert wait([0.08]) == 0
+    assert wait([0.0, 0.03, 0.06, 0.079]) == 3
+    assert wait([0.01]) == MOST_OPENING_STEPS, "something keeps them"
+
+
 def test_a_hand_beside_its_way_stays_before_the_grasp() -> None:
     for approach in (np.array([0.0, 0.0, -1.0]), np.array([0.6, 0.0, -0.8])):
         beside = np.cross(approach, [0.0, 1.0, 0.0])
@@ -186,6 +196,24 @@ def run_expert(tmp_path: Path, episodes: list[EpisodeSpec]) -> dict[str, Episode
 
 def test_it_is_a_worker_policy() -> None:
     assert isinstance(make_worker_policy("expert"), WorkerPolicy)
+
+
+@pytest.mark.sim
+def test_a_bowl_before_a_closed_drawer_is_not_in_it_and_rims_are_held_on_the_left() -> None:
+    from harness.sim.privileged import SimulatorPrivilegedState
+    from harness.sim.simulator import Simulator
+
+    tasks, protocol = load_suite("libero_spatial"), openvla()
+    where: dict[int, str] = {}
+    for index in (0, 3, 4):  # between plate and ramekin, on the cookie box before the cabinet, in its drawer
+        simulator = Simulator(tasks[index], protocol)
+        simulator.reset(make_episode(tasks[index], Official(index=0), protocol))
+        state = SimulatorPrivilegedState(simulator)
+        where[index] = drawer_around(state, "akita_black_bowl_1")
+        grasp = best_grasp(state, "akita_black_bowl_1")
+        assert grasp.offset[1] > 0.015, "to the robot's left, where the other side is as good"
+        assert (np.linalg.norm(grasp.entry - grasp.offset) > 0.01) == (index == 4), "only a drawer has no room"
+    assert where == {0: "", 3: "", 4: "wooden_cabinet_1"}
 
 
 @pytest.mark.sim
