@@ -20,6 +20,7 @@ from vla_vggt.data.statistics import action_scaling, proprio_scaling
 from vla_vggt.device import choose_device
 from vla_vggt.models.language_encoder import LanguageEncoder, pad_left
 from vla_vggt.models.vla_model import ModelInputs, VLAModel
+from vla_vggt.pretrained import shipped_features
 from vla_vggt.training.checkpoint import CheckpointError, PolicyCheckpoint, find_tuned_language, load_policy
 
 BATCH_ON_GPU, BATCH_ON_CPU = 16, 1
@@ -113,7 +114,7 @@ class VlaVggtPolicy:
         whole = str(tuned_language) if tuned_language is not None and not has_adapter else ""
         self._language = LanguageEncoder(
             identity=description.language,
-            features=checkpoint.instructions,
+            features={**shipped_features(description.language), **checkpoint.instructions},
             model=language_model or whole or description.language.model,
             max_tokens=self._config.max_language_tokens,
             adapter=tuned_language if has_adapter else None,

@@ -16,7 +16,9 @@ from tests.vla_vggt.examples import observation, untrained
 from vla_vggt.configs.model_config import tiny
 from vla_vggt.device import choose_device
 from vla_vggt.models.language_encoder import LanguageModel, LanguageModelError
+from vla_vggt.models.language_features import read_language_features
 from vla_vggt.policy import VlaVggtPolicy, load
+from vla_vggt.pretrained import INSTRUCTIONS
 from vla_vggt.training.checkpoint import CheckpointError, PolicyCheckpoint, save_pth
 
 DEVICES = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
@@ -142,6 +144,25 @@ def test_a_new_instruction_is_encoded_before_the_first_episode(tmp_path: Path) -
     other = save_tiny_language_model(tmp_path / "other", seed=1)
     with pytest.raises(LanguageModelError, match="expected the language model the policy was trained with"):
         load(tmp_path / "a.pth", device="cpu", instructions=["place it"], language_model=str(other))
+
+
+def test_instructions_of_libero_need_no_language_model_where_the_shipped_features_are_its() -> None:
+    shipped = read_language_features(INSTRUCTIONS)
+    known, *others = shipped.features
+    trained = dataclasses.replace(
+        untrained(model=tiny(shipped.identity.width), language=shipped.identity),
+        instructions={known: shipped.features[known]},
+    )
+
+    def make(checkpoint: PolicyCheckpoint) -> VlaVggtPolicy:
+        return VlaVggtPolicy(checkpoint, device=torch.device("cpu"), batch_size=1, language_model="nothing there")
+
+    make(trained).encode(others)
+    with pytest.raises(LanguageModelError, match=r"(?s)neither a folder nor a hub id.*--language-model FOLDER"):
+        make(trained).encode(["sing a song"])
+    by_another = dataclasses.replace(trained.description, language=dataclasses.replace(shipped.identity, layer=3))
+    with pytest.raises(LanguageModelError):
+        make(dataclasses.replace(trained, description=by_another)).encode(others)
 
 
 def test_devices_and_missing_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "Qwen/Qwen2-0.5B"
 LAST_LAYER = -1
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""`owner/name`, or a name alone."""
 
 
 class LanguageModelError(ValueError):
@@ -199,12 +202,21 @@ def _load(model: str) -> tuple[Any, Any]:
         return _from_pretrained(model, local_files_only=False)
     except (OSError, ValueError, KeyError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        what_to_do = (
-            "Expected a folder as `save_pretrained` writes it: config.json, *.safetensors, tokenizer files."
-            if Path(model).exists()
-            else f"It is needed once per new instruction. With a network: `hf download {model}`; without: copy its folder "
-            "(config.json, *.safetensors, tokenizer files) from a machine that has one and name it with --language-model FOLDER."
-        )
+        if Path(model).exists():
+            what_to_do = (
+                "Expected a folder as `save_pretrained` writes it: config.json, *.safetensors, tokenizer files."
+            )
+        elif HUB_ID.fullmatch(model):
+            what_to_do = (
+                f"It is needed once per new instruction. With a network: `hf download {model}`; without: copy its folder "
+                "(config.json, *.safetensors, tokenizer files) from a machine that has one and name it with --language-model FOLDER."
+            )
+        else:
+            first = "it is neither a folder nor a hub id"
+            what_to_do = (
+                "It is needed once per new instruction. Name its folder (config.json, *.safetensors, tokenizer files) "
+                "with --language-model FOLDER."
+            )
         raise LanguageModelError(f"the language model {model!r} cannot be loaded: {first}\n{what_to_do}") from error
 
 

@@ -5,15 +5,33 @@ docs/results.md says how well the policies do and what they were trained on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from tasks.suites import find_suite
+from vla_vggt.models.language_encoder import LanguageIdentity, LanguageModelError
+from vla_vggt.models.language_features import read_language_features
 from vla_vggt.training.checkpoint import METADATA, CheckpointError, read_description
 
 FOLDER = Path(__file__).parent
 INSTRUCTIONS = FOLDER / "instructions.safetensors"
 """Features of every instruction of LIBERO's suites, for `vla-train --language-model`."""
+
+
+def shipped_features(language: LanguageIdentity) -> Mapping[str, Tensor]:
+    """The features of LIBERO's instructions, if this very language model made them; else none.
+
+    Returns:
+        Instruction → [L, D] bfloat16.
+    """
+    shipped = read_language_features(INSTRUCTIONS)
+    try:
+        language.require(shipped.identity)
+    except LanguageModelError:
+        return {}
+    return shipped.features
 
 
 def shipped_checkpoints() -> dict[Path, frozenset[str]]:
