@@ -163,6 +163,7 @@ def test_wrong_input_is_explained_before_anything_runs(tmp_path: Path, changes: 
         ("--data-path a.hdf5 --batch-size 0", "--batch-size: expected at least 1, got 0"),
         ("--data-path a.hdf5 --lr -1", "--lr: expected a positive number, got -1.0"),
         ("--data-path a.hdf5 --ema-decay 1", "--ema-decay: expected at least 0 and below 1, got 1.0"),
+        ("--data-path a.hdf5 --augment-shift 0.5", "--augment-shift: expected at least 0 and below 0.5, got 0.5"),
         ("--data-path a.hdf5 --max-steps 0", "--max-steps: expected at least 1, got 0"),
     ],
 )

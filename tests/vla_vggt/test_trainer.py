@@ -98,6 +98,14 @@ def test_accumulating_equals_a_larger_batch(tmp_path: Path, language_model: Path
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
 
 
+def test_how_far_images_are_shifted_counts_until_nothing_is_augmented(tmp_path: Path, language_model: Path) -> None:
+    for name, options in {"far": {}, "less": {"augment_shift": 0.0}}.items():
+        prepare(tmp_path / name, language_model, max_steps=2, **options).run()
+        prepare(tmp_path / f"{name}, plain", language_model, max_steps=2, augment=False, **options).run()
+    assert losses(tmp_path / "far") != losses(tmp_path / "less")
+    assert losses(tmp_path / "far, plain") == losses(tmp_path / "less, plain")
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, language_model: Path) -> None:
     prepare(tmp_path / "run", language_model).run()
     before = losses(tmp_path / "run")

@@ -97,6 +97,8 @@ class TrainArguments:
     """Of the moving average of the weights, which is what is evaluated."""
     augment: bool = True
     """Shift images and change their colours, on the device."""
+    augment_shift: float = 0.04
+    """Largest shift, as a part of an image's side. What is seen then stands up to so far beside where it is."""
     validation_fraction: float = 0.1
     """Part of each task's demonstrations that is held out."""
     seed: int = 0
@@ -131,6 +133,21 @@ class TrainArguments:
     """torch.compile. auto: on a GPU."""
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        if min(1 if self.eval_every is None else self.eval_every, self.eval_episodes, self.eval_batch) < 1:
+            raise ValueError("--eval-every, --eval-episodes, --eval-batch: expected at least 1")
+        if self.eval_every is None and (self.best_by == "success" or self.eval_suite or self.eval_tasks):
+            raise ValueError("--eval-suite, --eval-tasks and --best-by success need evaluations: say --eval-every N")
+        if self.eval_workers not in ("auto", "half") and not self.eval_workers.isdigit():
+            raise ValueError(f"--eval-workers: expected auto, half or a number, got {self.eval_workers!r}")
+        if self.finetune_language != "none" and self.language_model.endswith(".safetensors"):
+            raise ValueError("--finetune-language needs a language model, --language-model names a file of features")
+        for suite in self.eval_suite:
+            find_suite(suite)
+        if not self.data_path:
+            raise ValueError("--data-path: name at least one HDF5 file, decoded set, LeRobot dataset or folder")
+
+    def _check_numbers(self) -> None:
         for name in (
             "batch_size",
             "accumulate",
@@ -147,19 +164,9 @@ class TrainArguments:
             raise ValueError(f"--max-steps: expected at least 1, got {self.max_steps}")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"--lr: expected a positive number, got {self.lr}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema-decay: expected at least 0 and below 1, got {self.ema_decay}")
+        for name, bound in {"ema_decay": 1, "augment_shift": 0.5}.items():
+            if not 0 <= getattr(self, name) < bound:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag}: expected at least 0 and below {bound}, got {getattr(self, name)}")
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"--warmup-fraction: expected 0 to 1, got {self.warmup_fraction}")
-        if min(1 if self.eval_every is None else self.eval_every, self.eval_episodes, self.eval_batch) < 1:
-            raise ValueError("--eval-every, --eval-episodes, --eval-batch: expected at least 1")
-        if self.eval_every is None and (self.best_by == "success" or self.eval_suite or self.eval_tasks):
-            raise ValueError("--eval-suite, --eval-tasks and --best-by success need evaluations: say --eval-every N")
-        if self.eval_workers not in ("auto", "half") and not self.eval_workers.isdigit():
-            raise ValueError(f"--eval-workers: expected auto, half or a number, got {self.eval_workers!r}")
-        if self.finetune_language != "none" and self.language_model.endswith(".safetensors"):
-            raise ValueError("--finetune-language needs a language model, --language-model names a file of features")
-        for suite in self.eval_suite:
-            find_suite(suite)
-        if not self.data_path:
-            raise ValueError("--data-path: name at least one HDF5 file, decoded set, LeRobot dataset or folder")

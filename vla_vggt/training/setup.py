@@ -365,7 +365,7 @@ def _plan(arguments: TrainArguments, samples: int, device: torch.device, process
         max_grad_norm=arguments.max_grad_norm,
         ema_decay=arguments.ema_decay,
         language_share=_language_lr(arguments) / arguments.lr,
-        augmentation=AUGMENTATION if arguments.augment else None,
+        augmentation=dataclasses.replace(AUGMENTATION, shift=arguments.augment_shift) if arguments.augment else None,
         seed=arguments.seed,
         save_every=arguments.save_every,
         log_every=arguments.log_every,
