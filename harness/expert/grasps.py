@@ -64,6 +64,11 @@ class Narrowest:
 
 APPROACH = 0.10
 """From where the hand goes straight to a grasp."""
+SHORT_APPROACH, SHOULDER, WRIST = 0.06, 0.333, 0.21
+"""From where it does if the arm would be stretched higher up, which it hardly moves out of; the shoulder's height over the base, and
+the wrist's over the hand."""
+HIGH, STRETCHED = 0.20, 0.70
+"""The wrist over the shoulder, and from it: beyond both a higher hand stretches the arm further. It ends at 0.76."""
 
 Hold = Rim | Knob | Narrowest
 
@@ -173,7 +178,11 @@ def best_grasp(
             + sum(_alike(grasp, other) for other in failed)
         )
 
-    return min(candidates, key=cost)
+    best = min(candidates, key=cost)
+    shoulder = state.base_position_world + UP * SHOULDER
+    wrist = state.position_world(name) + best.entry - best.approach * APPROACH + UP * WRIST - shoulder
+    stretched = wrist[2] > HIGH and np.linalg.norm(wrist) > STRETCHED
+    return dataclasses.replace(best, back=SHORT_APPROACH) if stretched else best
 
 
 def _alike(grasp: Grasp, other: Grasp) -> float:

@@ -28,6 +28,8 @@ takes longer than an evaluation allows."""
 FORGIVEN = 1
 """Where the hand is disturbed, so many grasps that did not hold are no reason to choose another one: a policy, which does not
 remember, cannot learn from what it sees that another one is taken."""
+APPROACHES, ARRIVED = 2, 0.04
+"""How often the hand comes in for a grasp at most, and how near it must get [m]: an arm that its own momentum has stretched stalls."""
 CLOSING_STEPS, OPENING_STEPS = 15, 10
 """A thin wall is first gripped at step 10 from fully open; a few more for the force to build up."""
 MOST_OPENING_STEPS = 20
@@ -98,11 +100,14 @@ class Carrier:
             away = now().eef_position_world - entry()
             return entry(min(grasp.back, distance_before(away, grasp.approach, motion.grasp_tolerance)))
 
-        motion.reaches = True
-        yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
-        yield from self._open(lambda: entry(grasp.back))
-        motion.reaches = False
-        yield from motion.go(down, OPEN, CAREFUL, motion.grasp_tolerance)
+        for _ in range(APPROACHES):
+            motion.reaches = True
+            yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
+            yield from self._open(lambda: entry(grasp.back))
+            motion.reaches = False
+            yield from motion.go(down, OPEN, CAREFUL, motion.grasp_tolerance)
+            if np.linalg.norm(now().eef_position_world - entry()) < ARRIVED:
+                break
         yield from self._close(now().position_world(self._name) + grasp.offset)
         start = now().position_world(self._name)[2]
         above = now().eef_position_world + grasp.lift

@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from harness.expert.grasps import Grasp, best_grasp, drawer_around
+from harness.expert.grasps import APPROACH, SHORT_APPROACH, Grasp, best_grasp, drawer_around
 from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
-from harness.expert.picking import CLOSING_STEPS, FUNNEL, MOST_OPENING_STEPS, Carrier, distance_before
+from harness.expert.picking import (
+    APPROACHES,
+    ARRIVED,
+    CLOSING_STEPS,
+    FUNNEL,
+    MOST_OPENING_STEPS,
+    Carrier,
+    distance_before,
+)
 from harness.expert.planner import UnsupportedTaskError, check_supported, next_predicate
 from harness.expert.servo import OPEN, UP, gripper_down, nearest_of_pair, rotation_error
 from harness.policies.worker import make_worker_policy
@@ -137,31 +145,51 @@ def test_a_hand_beside_its_way_stays_before_the_grasp() -> None:
         assert distance_before(-0.1 * approach + 0.018 * beside, approach, 0.008) == pytest.approx(FUNNEL * 0.01)
 
 
+class Empty(Hand):
+    """A hand with which nothing ever comes along."""
+
+    def position_world(self, _: str) -> np.ndarray:
+        return np.zeros(3)
+
+    def fingers_touch(self, _: str) -> int:
+        return 0
+
+
+HERE = np.zeros(3)
+AT_HERE = Grasp(offset=HERE, entry=HERE, rotation=np.eye(3), approach=-UP, lift=0.1 * UP, opening=0.0)
+
+
 @pytest.mark.parametrize(("disturbed", "had_failed"), [(False, [0, 1, 2]), (True, [0, 0, 1])])
 def test_another_grasp_is_taken_once_one_slipped_where_disturbed_once_two_did(
     monkeypatch: pytest.MonkeyPatch, disturbed: bool, had_failed: list[int]
 ) -> None:
-    class State(Hand):
-        """Nothing ever comes along."""
-
-        def position_world(self, _: str) -> np.ndarray:
-            return np.zeros(3)
-
-        def fingers_touch(self, _: str) -> int:
-            return 0
-
     def choose(*_: object, failed: list[Grasp]) -> Grasp:
         seen.append(len(failed))
-        at = np.zeros(3)
-        return Grasp(offset=at, entry=at, rotation=np.eye(3), approach=-UP, lift=0.1 * UP, opening=0.0)
+        return AT_HERE
 
     seen: list[int] = []
     monkeypatch.setattr("harness.expert.picking.best_grasp", choose)
-    carrier = Carrier(Motion(lambda: State([0.0]), disturbed=disturbed), "bowl")  # type: ignore[arg-type,return-value]
+    carrier = Carrier(Motion(lambda: Empty([0.0]), disturbed=disturbed), "bowl")  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(carrier._motion, "travel", lambda *_, **__: iter(()))
     for _ in had_failed:
-        steps_of(carrier.pick(), State([0.0]))
+        steps_of(carrier.pick(), Empty([0.0]))
     assert seen == had_failed
+
+
+@pytest.mark.parametrize(("away", "times"), [(0.9 * ARRIVED, 1), (1.1 * ARRIVED, APPROACHES)])
+def test_a_hand_that_stalls_before_the_grasp_comes_in_once_more(
+    monkeypatch: pytest.MonkeyPatch, away: float, times: int
+) -> None:
+    def travel(*_: object, **__: object) -> Iterator[object]:
+        came.append(carrier._motion.reaches)
+        return iter(())
+
+    came: list[bool] = []
+    carrier = Carrier(Motion(lambda: Empty([away])), "bowl")  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(carrier._motion, "travel", travel)
+    steps_of(carrier.pick(AT_HERE), Empty([away]))
+    assert came == [True] * times
+    assert not carrier._motion.reaches
 
 
 def test_the_hand_points_down_with_its_fingers_along_the_axis() -> None:
@@ -199,13 +227,13 @@ def test_it_is_a_worker_policy() -> None:
 
 
 @pytest.mark.sim
-def test_a_bowl_before_a_closed_drawer_is_not_in_it_and_rims_are_held_on_the_left() -> None:
+def test_how_bowls_are_held_where_they_stand() -> None:
     from harness.sim.privileged import SimulatorPrivilegedState
     from harness.sim.simulator import Simulator
 
     tasks, protocol = load_suite("libero_spatial"), openvla()
     where: dict[int, str] = {}
-    for index in (0, 3, 4):  # between plate and ramekin, on the cookie box before the cabinet, in its drawer
+    for index in (0, 3, 4, 9):  # between plate and ramekin, on the cookie box before the cabinet, in its drawer, on top
         simulator = Simulator(tasks[index], protocol)
         simulator.reset(make_episode(tasks[index], Official(index=0), protocol))
         state = SimulatorPrivilegedState(simulator)
@@ -213,7 +241,8 @@ def test_a_bowl_before_a_closed_drawer_is_not_in_it_and_rims_are_held_on_the_lef
         grasp = best_grasp(state, "akita_black_bowl_1")
         assert grasp.offset[1] > 0.015, "to the robot's left, where the other side is as good"
         assert (np.linalg.norm(grasp.entry - grasp.offset) > 0.01) == (index == 4), "only a drawer has no room"
-    assert where == {0: "", 3: "", 4: "wooden_cabinet_1"}
+        assert grasp.back == (SHORT_APPROACH if index == 9 else APPROACH), "the arm would be stretched"
+    assert where == {0: "", 3: "", 4: "wooden_cabinet_1", 9: ""}
 
 
 @pytest.mark.sim
