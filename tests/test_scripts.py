@@ -15,7 +15,7 @@ import pytest
 
 from harness.sim.privileged import SimulatorPrivilegedState
 from harness.sim.simulator import Simulator
-from tasks.interface import EpisodeSpec, Official
+from tasks.interface import ActionChunk, EpisodeSpec, Observation, Official, OpenLoopSpec, PolicyNeeds
 from tasks.protocols import find_protocol
 from tasks.suites import load_suite
 from tests.vla_vggt.examples import observation
@@ -107,6 +107,39 @@ def test_demonstrations_are_judged_by_what_the_hand_does() -> None:
 
 
 @pytest.mark.usefixtures("scripts_importable")
+def test_a_policy_that_looks_through_one_camera_is_sensitive_to_that_one() -> None:
+    from sensitivity import Arguments, effects_of, possible_changes, shifted
+
+    class LooksThroughTheWrist:
+        needs = PolicyNeeds(
+            cameras=("agentview", "robot0_eye_in_hand"),
+            image_convention="raw",
+            batch_size=4,
+            ensemble=OpenLoopSpec(execute_steps=8),
+        )
+
+        def act(self, seen: list[Observation]) -> list[ActionChunk]:
+            assert len(seen) == 4
+            columns = [float(o.images[1, :, :8].mean()) / 255 for o in seen]
+            return [
+                ActionChunk(actions=np.full((16, 7), column) + o.proprio[0])
+                for column, o in zip(columns, seen, strict=True)
+            ]
+
+    image = np.arange(10 * 10 * 3, dtype=np.uint8).reshape(10, 10, 3)
+    np.testing.assert_array_equal(shifted(image, 0.2, (0, 1))[:, 0], image[:, 2])
+    np.testing.assert_array_equal(shifted(image, 0.2, (0, 1))[:, -1], image[:, -1])
+    seen = [observation(number) for number in range(6)]
+    prompts = list(dict.fromkeys([*(o.instruction for o in seen), "another"]))
+    arguments = Arguments(data=SCRIPTS, checkpoint=SCRIPTS)
+    changes = possible_changes(LooksThroughTheWrist.needs.cameras, prompts, arguments)
+    effects = effects_of(LooksThroughTheWrist(), seen, changes, 8)  # type: ignore[arg-type]
+    moved = {name for name, values in effects.items() if values.max() > 1e-6}
+    assert moved == {"robot0_eye_in_hand: grey", "robot0_eye_in_hand: shifted by 4%", "hand said to be 2 cm beside"}
+    assert effects["hand said to be 2 cm beside"] == pytest.approx(0.02 / 3)  # one axis of three
+
+
+@pytest.mark.usefixtures("scripts_importable")
 class TestAblationsOnTwoGpus:
     """Trainings and evaluations are played: no GPU is needed for who does what where."""
 
@@ -138,7 +171,7 @@ class TestAblationsOnTwoGpus:
         trained: list[tuple[str, int, list[str]]] = []
 
         def train(_: object, gpu: str, arm: str, seed: int, flags: list[str]) -> Path:
-            both.wait(timeout=10)  # six trainings, two at a time: neither GPU does them alone
+            both.wait(timeout=10)  # eight trainings, two at a time: neither GPU does them alone
             trained.append((arm, seed, flags))
             return Path(f"{gpu}.{seed}")
 
@@ -147,9 +180,10 @@ class TestAblationsOnTwoGpus:
             "full": [0.0, 1.0],
             "no graph": [0.0, 1.0],
             "no wrist camera": [0.0, 1.0],
+            "shifted less": [0.0, 1.0],
             "temporal ensembling": [0.5, 1.5],
         }
-        assert len({(arm, seed) for arm, seed, _ in trained}) == len(trained) == 6
+        assert len({(arm, seed) for arm, seed, _ in trained}) == len(trained) == 8
         assert {tuple(flags) for arm, _, flags in trained if arm == "no graph"} == {("--lr", "1", "--neighbours", "0")}
 
     def test_the_first_that_fails_ends_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
