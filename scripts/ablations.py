@@ -40,6 +40,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
     FULL: (),
     "no graph": ("--neighbours", "0"),
     "no wrist camera": ("--cameras", "agentview"),
+    "no proprioception": ("--no-proprioception",),
     "shifted less": ("--augment-shift", "0.01"),
 }
 """What is trained → flags of vla-train."""

@@ -171,7 +171,7 @@ class TestAblationsOnTwoGpus:
         trained: list[tuple[str, int, list[str]]] = []
 
         def train(_: object, gpu: str, arm: str, seed: int, flags: list[str]) -> Path:
-            both.wait(timeout=10)  # eight trainings, two at a time: neither GPU does them alone
+            both.wait(timeout=10)  # ten trainings, two at a time: neither GPU does them alone
             trained.append((arm, seed, flags))
             return Path(f"{gpu}.{seed}")
 
@@ -180,10 +180,11 @@ class TestAblationsOnTwoGpus:
             "full": [0.0, 1.0],
             "no graph": [0.0, 1.0],
             "no wrist camera": [0.0, 1.0],
+            "no proprioception": [0.0, 1.0],
             "shifted less": [0.0, 1.0],
             "temporal ensembling": [0.5, 1.5],
         }
-        assert len({(arm, seed) for arm, seed, _ in trained}) == len(trained) == 8
+        assert len({(arm, seed) for arm, seed, _ in trained}) == len(trained) == 10
         assert {tuple(flags) for arm, _, flags in trained if arm == "no graph"} == {("--lr", "1", "--neighbours", "0")}
 
     def test_the_first_that_fails_ends_it(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
