@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=100}"                                 # demonstrations per task, disturbed
+: "${DEMOS:=100}" "${SPREAD:=1}"                   # demonstrations per task, disturbed; starts so many times as wide as LIBERO's
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=7000}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task driven by the policy, with the expert's answers (DAgger); 0: none,
@@ -37,7 +37,7 @@ run() {  # run NAME COMMAND…: one stage, timed
   printf '== %s: %d s\n' "$name" $((SECONDS - started)) | tee -a "$OUTPUT/times.txt"
 }
 
-collect() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$DEMOS" --noise 1 --first-seed 20000 \
+collect() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$DEMOS" --noise 1 --spread "$SPREAD" --first-seed 20000 \
   --stage traces --workers "$WORKERS" --output "$demonstrations"; }
 draw() { "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"; }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \

@@ -70,6 +70,8 @@ class Sampled:
     """The state LIBERO's own samplers draw at the first reset after seeding with `seed`."""
 
     seed: int
+    spread: float = 1.0
+    """How many times as wide as LIBERO's the regions are in which things are put on a table; fixtures keep theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

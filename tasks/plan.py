@@ -95,7 +95,7 @@ def init_label(init: InitState) -> str:
         case Official():
             return f"{init.index:02d}"
         case Sampled():
-            return f"s{init.seed}"
+            return f"s{init.seed}" if init.spread == 1.0 else f"s{init.seed}x{init.spread:g}"
         case Recorded():
             return f"{init.file.stem}.{init.demo}"
 

@@ -28,6 +28,9 @@ class CollectArguments:
     """sampled: init states drawn by LIBERO's own samplers. official: the 50 that evaluations use; never train on them unawares."""
     first_seed: int = 10_000
     """Sampled init states: the seed of the first; each attempt takes the next."""
+    spread: float = 1.0
+    """Sampled init states: how many times as wide as LIBERO's the regions are in which things are put on a table. Where they stand
+    nearly always in the same place, a policy learns the place and does not look."""
     noise: float = 0.0
     """Strength of the disturbance (moved start, noise on actions, pushes); 1 is about one push in a demonstration."""
     seed: int = 0
@@ -96,6 +99,10 @@ class CollectArguments:
             )
         if self.first_seed < 0:
             raise ValueError(f"--first-seed: expected 0 or more, got {self.first_seed}")
+        if not 0.0 <= self.spread <= 5.0 or (self.spread != 1.0 and self.init == "official"):
+            raise ValueError(
+                f"--spread: expected 0 (everything in the middle) to 5 times as wide, and 1 with --init official, got {self.spread:g}"
+            )
         if (self.checkpoint is None) != (self.relabel == "none"):
             raise ValueError(
                 "--checkpoint and --relabel expert belong together: the checkpoint drives, the expert says what it should have done"

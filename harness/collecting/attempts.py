@@ -38,7 +38,7 @@ class Attempts:
     def spec(self, number: int) -> EpisodeSpec:
         """Attempt `number`, from 0."""
         arguments = self._arguments
-        init: InitState = Sampled(seed=arguments.first_seed + number)
+        init: InitState = Sampled(seed=arguments.first_seed + number, spread=arguments.spread)
         if arguments.init == "official":
             init = Official(index=number)
         return make_episode(self.task, init, self._protocol)

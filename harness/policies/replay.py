@@ -111,7 +111,9 @@ def _init(path: Path, demo: str, said: Mapping[str, Any]) -> InitState:
     if not said:
         return Recorded(file=path, demo=demo)
     init = said["init"]
-    return Sampled(seed=init["seed"]) if init["kind"] == "sampled" else Official(index=init["index"])
+    if init["kind"] == "sampled":
+        return Sampled(seed=init["seed"], spread=init.get("spread", 1.0))
+    return Official(index=init["index"])
 
 
 def unequal_final_states(recording: Recording, records: Sequence[EpisodeRecord], run_dir: Path) -> list[str]:

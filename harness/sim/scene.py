@@ -178,6 +178,34 @@ class Scene:
             except RandomizationError:
                 loads += 1
 
+    @contextlib.contextmanager
+    def widened(self, spread: float) -> Iterator[None]:
+        """Within, resets put things on tables in regions `spread` times as wide as LIBERO's, around the same middles.
+
+        Fixtures, and what stands on them or on other things, keep theirs.
+        """
+        if spread == 1.0:  # to the last bit
+            yield
+            return
+        samplers = [
+            sampler
+            for sampler in self.env.placement_initializer.samplers.values()
+            if all(thing.name in self.env.objects_dict for thing in sampler.mujoco_objects)
+        ]
+        usual = [(sampler.x_ranges, sampler.y_ranges) for sampler in samplers]
+        for sampler in samplers:
+            (thing,) = sampler.mujoco_objects
+            inset = thing.horizontal_radius if sampler.ensure_object_boundary_in_range else 0.0
+            sampler.x_ranges, sampler.y_ranges = (
+                [_widened(low, high, inset, spread) for low, high in ranges]
+                for ranges in (sampler.x_ranges, sampler.y_ranges)
+            )
+        try:
+            yield
+        finally:
+            for sampler, (x_ranges, y_ranges) in zip(samplers, usual, strict=True):
+                sampler.x_ranges, sampler.y_ranges = x_ranges, y_ranges
+
     def fixture_poses(self) -> NDArray[np.float64]:
         """(fixtures, 7): position in world [m] and quaternion wxyz of each fixture's root body, now."""
         return np.concatenate(
@@ -192,6 +220,15 @@ class Scene:
     def close(self) -> None:
         """Release the simulation."""
         self.env.close()
+
+
+def _widened(low: float, high: float, inset: float, spread: float) -> tuple[float, float]:
+    """The range that, `inset` taken off both ends as LIBERO's samplers do, is `spread` times as wide as this one is then.
+
+    Where LIBERO's are narrower than two insets, the ends are exchanged, and what is left between them is what is drawn from.
+    """
+    middle, half = (low + high) / 2, spread * ((high - low) / 2 - inset) + inset
+    return middle - half, middle + half
 
 
 def relocate_files(xml: str, roots: dict[str, str]) -> str:

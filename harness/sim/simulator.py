@@ -110,8 +110,9 @@ class Simulator:
             case Official(index=index):
                 self._stock_reset(self._reset_point(index))
                 self._set_state(self._official_state(index))
-            case Sampled(seed=seed):
-                self._stock_reset(first_reset(seed))
+            case Sampled(seed=seed, spread=spread):
+                with self.scene.widened(spread):
+                    self._stock_reset(first_reset(seed))
             case Recorded():
                 self._recorded_reset(spec.init)
         if not isinstance(spec.init, Recorded):

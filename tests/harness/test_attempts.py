@@ -86,12 +86,19 @@ def test_there_are_fifty_official_init_states() -> None:
         ({"expert_share": 1.5}, "--expert-share: expected 0 to 1, got 1.5"),
         ({"size": 4}, "--size: expected 16 to 1024 pixels, got 4"),
         ({"first_seed": -1}, "--first-seed: expected 0 or more, got -1"),
+        ({"spread": 6.0}, r"--spread: expected 0 .* to 5 times as wide, and 1 with --init official, got 6"),
+        ({"spread": 2.0, "init": "official"}, "--spread: .* and 1 with --init official, got 2"),
         ({"relabel": "expert"}, "--checkpoint and --relabel expert belong together"),
     ],
 )
 def test_flags_that_cannot_be_meant(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CollectArguments(output=Path("x"), **arguments).check()  # type: ignore[arg-type]
+
+
+def test_how_wide_things_are_spread_is_in_the_episodes_name() -> None:
+    assert attempts(spread=2.5).spec(0).episode_id == "libero_spatial/03/s10000x2.5/r0"
+    assert attempts(spread=1.0).spec(0).episode_id == "libero_spatial/03/s10000/r0"
 
 
 def test_a_checkpoint_that_is_not_there() -> None:

@@ -64,6 +64,28 @@ def test_a_sampled_start_depends_on_its_seed_alone(simulator: object) -> None:
     assert starts[0] == starts[2] != starts[1]
 
 
+def test_things_on_tables_are_spread_around_where_libero_puts_them() -> None:
+    from harness.sim.simulator import Simulator
+
+    task = load_suite("libero_spatial")[2]
+    simulator = Simulator(task, openvla())
+
+    def reset(spread: float) -> dict[str, np.ndarray]:
+        simulator.reset(make_episode(task, Sampled(seed=4, spread=spread), openvla()))
+        bodies = simulator.scene.env.obj_body_id
+        return {name: simulator.scene.data.xpos[body].copy() for name, body in bodies.items()}
+
+    usual, middle, wide, again = (reset(spread) for spread in (1.0, 0.0, 3.0, 1.0))
+    for name in simulator.scene.fixtures:
+        np.testing.assert_array_equal(wide[name], usual[name])
+    for name in ("plate_1", "akita_black_bowl_1", "glazed_rim_porcelain_ramekin_1"):
+        assert np.abs(usual[name] - middle[name]).max() > 0.004
+        np.testing.assert_allclose(wide[name] - middle[name], 3 * (usual[name] - middle[name]), atol=0.003)
+    for name, place in usual.items():
+        np.testing.assert_array_equal(again[name], place)
+    simulator.close()
+
+
 def test_resets_leave_numpys_global_generator_alone(simulator: object) -> None:
     from harness.sim.simulator import Simulator
 
