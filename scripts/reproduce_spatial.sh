@@ -42,7 +42,7 @@ collect() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" -
 draw() { "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"; }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
   --data-path "$demonstrations/${SUITE}_cache" --log-dir "$OUTPUT/first"; }
-correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --first-seed 30000 \
+correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --spread "$SPREAD" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }
 finish() { "$PYTHON" -m vla_vggt.cli --init-from "$OUTPUT/first/checkpoints/last" "${learning[@]}" --lr "$FINISH_LR" \

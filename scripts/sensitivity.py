@@ -53,18 +53,22 @@ class Arguments:
 def main() -> None:
     """Read, change, print."""
     arguments = tyro.cli(Arguments)
+    if arguments.samples < 1:
+        raise SystemExit(f"--samples: expected at least 1, got {arguments.samples}")
     description = load_policy(arguments.checkpoint).description
     policy = load(arguments.checkpoint, device=arguments.device)
     demonstrations = read_decoded_set(arguments.data)
     if demonstrations.convention != policy.needs.image_convention:
         raise SystemExit(
-            f"--data: expected images as the policy takes them, {policy.needs.image_convention}, got {demonstrations.convention}"
+            f"--data: expected images as the policy takes them, {policy.needs.image_convention}, got {demonstrations.convention}: "
+            "draw them with vla-collect --format cache, which makes rotated_180"
         )
     prompts = {task.name: task.instruction for task in description.tasks}
     seen = list(observations(demonstrations, policy.needs.cameras, prompts, arguments.samples))
     changes = possible_changes(policy.needs.cameras, list(prompts.values()), arguments)
     steps = description.execute_steps
-    show(arguments, steps, effects_of(policy, seen, changes, steps))
+    show(effects_of(policy, seen, changes, steps), steps)
+    Console(width=110).print(f"{arguments.checkpoint}, {len(seen)} pictures of {arguments.data}")
 
 
 def observations(
@@ -104,7 +108,8 @@ def possible_changes(cameras: tuple[str, ...], prompts: list[str], arguments: Ar
             partial(with_shift, index=index, share=arguments.shift, way=way) for way in ways
         ]
     following = dict(zip(prompts, [*prompts[1:], prompts[0]], strict=True))
-    changes["another task's instruction"] = [partial(told, instructions=following)]
+    if len(following) > 1:
+        changes["another task's instruction"] = [partial(told, instructions=following)]
     changes[f"hand said to be {100 * arguments.move_m:g} cm beside"] = [
         partial(with_hand_at, axis=axis, beside_m=way * arguments.move_m) for axis in range(3) for way in (-1, 1)
     ]
@@ -172,13 +177,12 @@ def padded(seen: list[Observation], size: int) -> list[Observation]:
     return [*seen, *[seen[-1]] * (size - len(seen))]
 
 
-def show(arguments: Arguments, steps: int, effects: dict[str, NDArray[np.float64]]) -> None:
+def show(effects: dict[str, NDArray[np.float64]], steps: int) -> None:
     """Print a table."""
     table = Table("changed", "translation", "rotation", "gripper", title=f"Mean change of the first {steps} actions")
     for name, values in effects.items():
         table.add_row(name, *(f"{value:.3f}" for value in values))
     Console(width=110).print(table)
-    Console(width=110).print(f"{arguments.checkpoint}, {arguments.samples} pictures of {arguments.data}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,12 @@ class Sampled:
     spread: float = 1.0
     """How many times as wide as LIBERO's the regions are in which things are put on a table; fixtures keep theirs."""
 
+    def __str__(self) -> str:
+        """Plans are named by this: the usual spread is left out, as before there was another."""
+        return (
+            f"Sampled(seed={self.seed})" if self.spread == 1.0 else f"Sampled(seed={self.seed}, spread={self.spread})"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:

@@ -114,11 +114,13 @@ class VlaVggtPolicy:
         whole = str(tuned_language) if tuned_language is not None and not has_adapter else ""
         self._language = LanguageEncoder(
             identity=description.language,
-            features={**shipped_features(description.language), **checkpoint.instructions},
+            features=checkpoint.instructions,
             model=language_model or whole or description.language.model,
             max_tokens=self._config.max_language_tokens,
             adapter=tuned_language if has_adapter else None,
         )
+        self._may_have_shipped = not language_model
+        """Whether features that ship may stand in for the language model: it was not named."""
         self._rows: dict[str, int] = {}
         self._table: tuple[Tensor, Tensor] | None = None
         self._staged: _Staged | None = None
@@ -143,6 +145,9 @@ class VlaVggtPolicy:
         """
         for instruction in instructions:
             if instruction not in self._rows:
+                if instruction not in self._language.features and self._may_have_shipped:
+                    self._language.features = {**shipped_features(self._language.identity), **self._language.features}
+                    self._may_have_shipped = False  # they have them all, or none
                 self._language.encode(instruction)
                 self._rows[instruction] = len(self._rows)
                 self._table = None

@@ -32,7 +32,8 @@ class CollectArguments:
     """Sampled init states: how many times as wide as LIBERO's the regions are in which things are put on a table. Where they stand
     nearly always in the same place, a policy learns the place and does not look."""
     noise: float = 0.0
-    """Strength of the disturbance (moved start, noise on actions, pushes); 1 is about one push in a demonstration."""
+    """Strength of the disturbance (moved start, noise on actions, pushes, fingers that close by themselves); 1 is about one push in a
+    demonstration."""
     seed: int = 0
     """Seed of the disturbance, of the policy's noise and of who drives."""
     keep: Literal["auto", "successes", "all"] = "auto"

@@ -61,7 +61,13 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         planned_episodes={str(task): arguments.demos_per_task for task in tasks},
         policy=policy,
         policy_name="expert" if policy is None else arguments.policy,
-        policy_metadata={"demonstrations": {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}},
+        policy_metadata={
+            "demonstrations": {
+                **asdict(demonstrating),
+                "keeps_failures": arguments.keeps_failures,
+                **({} if arguments.spread == 1.0 else {"spread": arguments.spread}),
+            }
+        },
         checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         settings=settings,

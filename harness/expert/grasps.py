@@ -110,8 +110,8 @@ ROOM = 0.02
 SLANTED = 0.6
 """What it costs to come in from above and outside instead of from above: only where something overhangs."""
 SIDED = 2.0
-"""What it is worth to hold a rim farther to the robot's left, per metre: of sides that are equally good otherwise demonstrations then
-all show the same one. A policy that has seen both goes for the middle."""
+"""What it is worth to hold a rim farther to the robot's left, per metre: a bowl's left is worth 2 cm of reach more than its right.
+Demonstrations then show one side wherever it will do; a policy that has seen both goes for the middle."""
 DRAWERS = ("top_region", "middle_region", "bottom_region")
 """Of a cabinet."""
 DRAWER_ENTRY, DRAWER_RADIUS, DRAWER_DEPTH = 0.030, 0.046, 0.014

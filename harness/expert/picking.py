@@ -100,11 +100,11 @@ class Carrier:
             away = now().eef_position_world - entry()
             return entry(min(grasp.back, distance_before(away, grasp.approach, motion.grasp_tolerance)))
 
-        for _ in range(APPROACHES):
-            motion.reaches = True
+        for approach in range(APPROACHES):
+            motion.reaches = approach == 0
             yield from motion.travel(lambda: entry(grasp.back), OPEN, FREE, 0.012, turn_tolerance=0.06)
-            yield from self._open(lambda: entry(grasp.back))
             motion.reaches = False
+            yield from self._open(lambda: entry(grasp.back))
             yield from motion.go(down, OPEN, CAREFUL, motion.grasp_tolerance)
             if np.linalg.norm(now().eef_position_world - entry()) < ARRIVED:
                 break

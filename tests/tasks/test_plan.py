@@ -19,6 +19,8 @@ def test_ids_are_fixed_and_unique() -> None:
     ]
     assert episode(0, 7, repeat=2).episode_id == "libero_spatial/00/07/r2"
     assert episode(init=Sampled(seed=5)).episode_id == "libero_spatial/00/s5/r0"
+    assert str(Sampled(seed=5)) == "Sampled(seed=5)", "plans are named by it, and runs from before --spread go on"
+    assert str(Sampled(seed=5, spread=2.0)) == "Sampled(seed=5, spread=2.0)"
     assert episode(init=Recorded(file=Path("/a/b.hdf5"), demo="demo_3")).episode_id == "libero_spatial/00/b.demo_3/r0"
 
 

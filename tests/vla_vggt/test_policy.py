@@ -146,7 +146,9 @@ def test_a_new_instruction_is_encoded_before_the_first_episode(tmp_path: Path) -
         load(tmp_path / "a.pth", device="cpu", instructions=["place it"], language_model=str(other))
 
 
-def test_instructions_of_libero_need_no_language_model_where_the_shipped_features_are_its() -> None:
+def test_instructions_of_libero_need_no_language_model_where_the_shipped_features_are_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shipped = read_language_features(INSTRUCTIONS)
     known, *others = shipped.features
     trained = dataclasses.replace(
@@ -155,9 +157,15 @@ def test_instructions_of_libero_need_no_language_model_where_the_shipped_feature
     )
 
     def make(checkpoint: PolicyCheckpoint) -> VlaVggtPolicy:
-        return VlaVggtPolicy(checkpoint, device=torch.device("cpu"), batch_size=1, language_model="nothing there")
+        return VlaVggtPolicy(checkpoint, device=torch.device("cpu"), batch_size=1)
 
     make(trained).encode(others)
+    with pytest.raises(LanguageModelError):  # another model was named
+        VlaVggtPolicy(trained, device=torch.device("cpu"), batch_size=1, language_model="nothing there").encode(others)
+    (tmp_path / "cut.safetensors").write_bytes(INSTRUCTIONS.read_bytes()[:1000])
+    monkeypatch.setattr("vla_vggt.pretrained.INSTRUCTIONS", tmp_path / "cut.safetensors")
+    make(trained).encode([known])
+    monkeypatch.undo()
     with pytest.raises(LanguageModelError, match=r"(?s)neither a folder nor a hub id.*--language-model FOLDER"):
         make(trained).encode(["sing a song"])
     by_another = dataclasses.replace(trained.description, language=dataclasses.replace(shipped.identity, layer=3))

@@ -106,6 +106,17 @@ def test_how_far_images_are_shifted_counts_until_nothing_is_augmented(tmp_path: 
     assert losses(tmp_path / "far, plain") == losses(tmp_path / "less, plain")
 
 
+def test_a_run_from_before_a_flag_goes_on_with_what_its_default_does(tmp_path: Path, language_model: Path) -> None:
+    prepare(tmp_path / "run", language_model, max_steps=2).run()
+    file = tmp_path / "run" / "checkpoints" / "last" / "checkpoint.json"
+    description = json.loads(file.read_text())
+    del description["training"]["augment_shift"]
+    file.write_text(json.dumps(description))
+    assert prepare(tmp_path / "run", language_model, max_steps=2).step == 2
+    with pytest.raises(CheckpointError, match=r"--augment-shift was 0\.04, is 0\.0"):
+        prepare(tmp_path / "run", language_model, max_steps=2, augment_shift=0.0)
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, language_model: Path) -> None:
     prepare(tmp_path / "run", language_model).run()
     before = losses(tmp_path / "run")

@@ -26,8 +26,8 @@ def shipped_features(language: LanguageIdentity) -> Mapping[str, Tensor]:
     Returns:
         Instruction → [L, D] bfloat16.
     """
-    shipped = read_language_features(INSTRUCTIONS)
     try:
+        shipped = read_language_features(INSTRUCTIONS)
         language.require(shipped.identity)
     except LanguageModelError:
         return {}

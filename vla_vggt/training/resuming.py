@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
-from vla_vggt.configs.train_config import NOT_THE_RESULT
+from vla_vggt.configs.train_config import NOT_THE_RESULT, TrainArguments
 from vla_vggt.training.checkpoint import CheckpointError, PolicyDescription
 from vla_vggt.training.processes import Processes
 
@@ -35,10 +36,12 @@ def require_same(earlier: PolicyDescription, now: PolicyDescription, folder: Pat
     Raises:
         CheckpointError: something differs; the message names it.
     """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainArguments)}
+    before = usual | earlier.training  # what was no flag yet did what its default does
     differing = [
-        f"--{name.replace('_', '-')} was {earlier.training.get(name)}, is {value}"
+        f"--{name.replace('_', '-')} was {before.get(name)}, is {value}"
         for name, value in now.training.items()
-        if name not in (*NOT_THE_RESULT, *SAMPLES_PER_STEP) and earlier.training.get(name) != value
+        if name not in (*NOT_THE_RESULT, *SAMPLES_PER_STEP) and before.get(name) != value
     ]
     was, is_ = (_samples_per_step(description.training) for description in (earlier, now))
     if math.prod(was) != math.prod(is_):
