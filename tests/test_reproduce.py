@@ -75,19 +75,23 @@ def compare_parts(output: Path) -> None:
     done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"full +│ +\d+ +│ +\d+\.\d", done.stdout), done.stdout
-    for arm in ("no wrist camera", "temporal ensembling"):
+    for arm in ("no wrist camera", "no proprioception", "shifted less", "temporal ensembling"):
         assert re.search(rf"{arm} +│ +\d+ +│ +\d+\.\d +│ +[+-]\d+\.\d", done.stdout), done.stdout
     assert re.search(r"no graph +│ +\d+ +│ +\d+\.\d +│ +[+-]\d+\.\d", done.stdout), done.stdout
     assert read_description(output / "ablations" / "no-graph-0" / "checkpoints" / "last").model.neighbours == 0
     no_wrist = read_description(output / "ablations" / "no-wrist-camera-0" / "checkpoints" / "last")
     assert no_wrist.model.cameras == ("agentview",)
+    no_hand = read_description(output / "ablations" / "no-proprioception-0" / "checkpoints" / "last")
+    assert not no_hand.model.proprioception
+    less = read_description(output / "ablations" / "shifted-less-0" / "checkpoints" / "last")
+    assert less.training["augment_shift"] == 0.01
     assert len(RunDirectory(output / "ablations" / "full-0" / "evaluation-full").records()) == 1
     again = [*command, "--arms", "no graph", *flags]  # everything is there
     assert "no graph" in subprocess.run(again, env=environment, capture_output=True, text=True, check=True).stdout
     for wrong, why in (
         (
             [*command, "--arms", "no luck"],
-            "--arms: expected some of full, no graph, no wrist camera, temporal ensembling",
+            "--arms: expected some of full, no graph, no wrist camera, no proprioception, shifted less, temporal ensembling, got",
         ),
         ([*command, *flags, "--lr", "0.5"], "--lr was 0.0001, is 0.5"),
     ):
