@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import asdict
+from typing import Any
 
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.attempts import Attempts, due
@@ -61,13 +62,7 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         planned_episodes={str(task): arguments.demos_per_task for task in tasks},
         policy=policy,
         policy_name="expert" if policy is None else arguments.policy,
-        policy_metadata={
-            "demonstrations": {
-                **asdict(demonstrating),
-                "keeps_failures": arguments.keeps_failures,
-                **({} if arguments.spread == 1.0 else {"spread": arguments.spread}),
-            }
-        },
+        policy_metadata={"demonstrations": _described(arguments, demonstrating)},
         checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         settings=settings,
@@ -85,6 +80,12 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         manifest=manifest,
     )
     return evaluation, attempts
+
+
+def _described(arguments: CollectArguments, demonstrating: Demonstrating) -> dict[str, Any]:
+    """How demonstrations are made; the usual spread is left out, as before there was another."""
+    described = {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}
+    return described if arguments.spread == 1.0 else described | {"spread": arguments.spread}
 
 
 def _tasks(arguments: CollectArguments) -> list[TaskSpec]:
