@@ -10,9 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=100}" "${SPREAD:=1}"                   # demonstrations per task, disturbed; starts so many times as wide as LIBERO's
+: "${DEMOS:=40}" "${WIDE:=60}" "${SPREAD:=3}"      # demonstrations per task, disturbed; and such with starts so many times as wide as LIBERO's
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
-: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=7000}" "${LR:=8e-4}" "${DECAY:=0.1}"
+: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=8500}" "${LR:=8e-4}" "${DECAY:=0.1}"
+: "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them
 : "${EXECUTE:=8}"                                 # actions of a chunk before the next query
@@ -24,10 +25,13 @@ stage=all
 if [ -z "${PYTHON:-}" ]; then . scripts/setup_environment.sh; PYTHON=$PY; fi
 export PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH}
 tasks=(); [ -n "$TASKS" ] && read -ra tasks <<< "--tasks $TASKS"
-demonstrations=$OUTPUT/demonstrations corrections=$OUTPUT/corrections
+demonstrations=$OUTPUT/demonstrations wide=$OUTPUT/wide corrections=$OUTPUT/corrections
+sets=("$demonstrations/${SUITE}_cache")
+[ "$WIDE" -gt 0 ] && sets+=("$wide/${SUITE}_cache")
 policy=$OUTPUT/first; [ "$CORRECTED" -gt 0 ] && policy=$OUTPUT/final
 drawing=(--workers "$WORKERS" --size "$SIZE" --format cache --image-every "$IMAGE_EVERY")
-learning=(--language-model "$LANGUAGE" --batch-size "$BATCH" --weight-decay "$DECAY" --execute-steps "$EXECUTE")
+learning=(--language-model "$LANGUAGE" --batch-size "$BATCH" --weight-decay "$DECAY" --augment-shift "$SHIFT"
+  --execute-steps "$EXECUTE")
 
 run() {  # run NAME COMMAND…: one stage, timed
   local name=$1 started=$SECONDS; shift
@@ -37,16 +41,25 @@ run() {  # run NAME COMMAND…: one stage, timed
   printf '== %s: %d s\n' "$name" $((SECONDS - started)) | tee -a "$OUTPUT/times.txt"
 }
 
-collect() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$DEMOS" --noise 1 --spread "$SPREAD" --first-seed 20000 \
-  --stage traces --workers "$WORKERS" --output "$demonstrations"; }
-draw() { "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"; }
+attempt() {  # attempt DEMOS SPREAD FIRST_SEED FOLDER
+  "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$1" --noise 1 --spread "$2" --first-seed "$3" \
+    --stage traces --workers "$WORKERS" --output "$4"
+}
+collect() {
+  attempt "$DEMOS" 1 20000 "$demonstrations"
+  [ "$WIDE" -eq 0 ] || attempt "$WIDE" "$SPREAD" 40000 "$wide"
+}
+draw() {
+  "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"
+  [ "$WIDE" -eq 0 ] || "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$wide"
+}
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
-  --data-path "$demonstrations/${SUITE}_cache" --log-dir "$OUTPUT/first"; }
+  --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
 correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --spread "$SPREAD" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }
 finish() { "$PYTHON" -m vla_vggt.cli --init-from "$OUTPUT/first/checkpoints/last" "${learning[@]}" --lr "$FINISH_LR" \
-  --max-steps "$FINISH_STEPS" --data-path "$demonstrations/${SUITE}_cache" "$corrections/${SUITE}_cache" --log-dir "$OUTPUT/final"; }
+  --max-steps "$FINISH_STEPS" --data-path "${sets[@]}" "$corrections/${SUITE}_cache" --log-dir "$OUTPUT/final"; }
 evaluate() { "$PYTHON" -m harness --suite "$SUITE" "${tasks[@]}" --episodes "$EPISODES" --workers "$WORKERS" --videos "$VIDEOS" \
   --checkpoint "$policy/checkpoints/last" --output-dir "$OUTPUT/evaluation"; }
 report() { "$PYTHON" -m results.cli "$OUTPUT/evaluation"; }

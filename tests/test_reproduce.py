@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce_spatial.sh"
 MINIATURE = {
     "TASKS": "0 2",
     "WORKERS": "2",
-    "DEMOS": "2",
+    "DEMOS": "1",
+    "WIDE": "1",
     "CORRECTED": "1",
     "IMAGE_EVERY": "8",
     "SIZE": "64",
