@@ -136,12 +136,12 @@ def test_after_a_kill_it_goes_on_with_another_number_of_processes(tmp_path: Path
 
 
 def test_a_failure_of_one_process_ends_all(tmp_path: Path, language_model: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "checkpoints").touch()  # the main process cannot save
+    (tmp_path / "run" / "best_model.pth").mkdir(parents=True)  # the main process cannot save
     started = time.monotonic()
     done = train(tmp_path / "run", language_model, 2)
     assert done.returncode != 0
     assert "vla-train: " in done.stderr
+    assert losses(tmp_path / "run")  # it had begun
     assert time.monotonic() - started < 120
 
 

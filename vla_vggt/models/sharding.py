@@ -20,16 +20,32 @@ def all_processes(device: torch.device) -> DeviceMesh:
     return init_device_mesh(device.type, (dist.get_world_size(),))
 
 
+UNIT = 2**26
+"""Weights that are gathered together, at least, where there are so many. Every unit costs each process some milliseconds per step."""
+
+
 def shard(module: nn.Module, kinds: Collection[str], mesh: DeviceMesh) -> None:
-    """Divide a module's weights: one unit for every module in it of one of these classes, and one for the rest.
+    """Divide a module's weights: units of successive modules in it of one of these classes, and one for the rest.
 
     They are gathered when they are needed, one unit at a time; gradients are averaged over the processes, and each keeps its part,
     for which alone it needs optimiser state. Every process must compute whatever one of them computes.
     """
-    for part in module.modules():
-        if type(part).__name__ in kinds:
-            fully_shard(part, mesh=mesh)
+    for unit in units([part for part in module.modules() if type(part).__name__ in kinds]):
+        fully_shard(unit, mesh=mesh)
     fully_shard(module, mesh=mesh)
+
+
+def units(layers: Iterable[nn.Module], least: int = UNIT) -> list[list[nn.Module]]:
+    """Successive layers together until they have `least` weights; the last unit may have fewer."""
+    found: list[list[nn.Module]] = []
+    weights = least
+    for layer in layers:
+        if weights >= least:
+            found.append([])
+            weights = 0
+        found[-1].append(layer)
+        weights += sum(parameter.numel() for parameter in layer.parameters())
+    return found
 
 
 def is_shard(tensor: Tensor) -> bool:

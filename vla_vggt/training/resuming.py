@@ -1,9 +1,10 @@
-"""What must be as it was, when a run goes on from its last checkpoint."""
+"""The run's folder before the first step: that it can be written, and what must be as it was when a run goes on in it."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,30 @@ from vla_vggt.training.processes import Processes
 PROCESSES = "processes"
 SAMPLES_PER_STEP = ("batch_size", "accumulate", PROCESSES)
 """What a step's samples are the product of: a run may go on with other factors."""
+
+
+def require_folder(folder: Path, inside: str) -> None:
+    """Refuse to begin where nothing could be saved in the end.
+
+    Args:
+        folder: the run's; it need not be there yet.
+        inside: the name of the folder in it that is written.
+
+    Raises:
+        NotADirectoryError: a file is in the way.
+        PermissionError: this user may not write there.
+    """
+    for path in (folder / inside, folder, *folder.absolute().parents):
+        if not os.path.lexists(path):
+            continue
+        if not path.is_dir():
+            raise NotADirectoryError(
+                f"--log-dir {folder}: expected a folder at {path}, found something else. Move it away or name another."
+            )
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(f"--log-dir {folder}: no permission to write into {path}. Name another, or allow it.")
+        if path != folder / inside:
+            return  # what lies above need not be written
 
 
 def require_shared(step: int | None, last: Path, processes: Processes) -> None:

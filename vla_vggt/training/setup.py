@@ -44,7 +44,7 @@ from vla_vggt.training.chunk_loss import ChunkLoss, InstructionTable
 from vla_vggt.training.evaluations import EvaluationPlan, Evaluations
 from vla_vggt.training.plan import Progress, TrainingData, TrainingPlan
 from vla_vggt.training.processes import Processes
-from vla_vggt.training.resuming import PROCESSES, require_same, require_shared
+from vla_vggt.training.resuming import PROCESSES, require_folder, require_same, require_shared
 from vla_vggt.training.trainer import CHECKPOINTS, Trainer
 from vla_vggt.training.warm_start import with_scaling_of, with_shape_of
 
@@ -74,6 +74,8 @@ def prepare_training(
     """
     processes = processes or Processes()
     device = processes.device(arguments.device)
+    if processes.is_main:
+        require_folder(arguments.log_dir, CHECKPOINTS)
     start = load_policy(arguments.init_from) if arguments.init_from is not None else None
     if start is not None:
         arguments = with_shape_of(start.description, arguments)
