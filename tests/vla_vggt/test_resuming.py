@@ -50,6 +50,6 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path: Path, monkeypatch: 
 def test_the_command_says_so_before_it_reads_anything(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("x")
     said = Console(file=io.StringIO())
-    arguments = TrainArguments(data_path=(str(tmp_path / "none.hdf5"),), log_dir=tmp_path, device="cpu")
+    arguments = TrainArguments(data_path=(tmp_path / "none.hdf5",), log_dir=tmp_path, device="cpu")
     assert run(arguments, out=Console(quiet=True), errors=said) == EXIT_USAGE
     assert f"expected a folder at {tmp_path / 'checkpoints'}" in said.file.getvalue()  # type: ignore[attr-defined]
