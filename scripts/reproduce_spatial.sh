@@ -54,7 +54,7 @@ draw() {
   [ "$WIDE" -eq 0 ] || "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$wide"
 }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
-  --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
+  --data-path "${sets[@]}" --save-every 1000 --log-dir "$OUTPUT/first"; }
 correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --spread "$SPREAD" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }
