@@ -10,13 +10,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=40}" "${WIDE:=60}" "${SPREAD:=3}"      # demonstrations per task, disturbed; and such with starts so many times as wide as LIBERO's
+: "${DEMOS:=40}" "${WIDE:=60}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=8500}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
-: "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task driven by the policy, with the expert's answers (DAgger); 0: none,
+: "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task, LIBERO's starts, driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them
-: "${EXECUTE:=8}"                                 # actions of a chunk before the next query
+: "${EXECUTE:=4}"                                 # actions of a chunk before the next query; 8 did better in libero_goal
 : "${EPISODES:=50}" "${VIDEOS:=some}"             # per task, official init states
 : "${LANGUAGE:=vla_vggt/pretrained/instructions.safetensors}"   # features of the instructions: no language model is needed
 stage=all
@@ -54,8 +54,8 @@ draw() {
   [ "$WIDE" -eq 0 ] || "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$wide"
 }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
-  --data-path "${sets[@]}" --save-every 1000 --log-dir "$OUTPUT/first"; }
-correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --spread "$SPREAD" --first-seed 30000 \
+  --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
+correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }
 finish() { "$PYTHON" -m vla_vggt.cli --init-from "$OUTPUT/first/checkpoints/last" "${learning[@]}" --lr "$FINISH_LR" \

@@ -5,16 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harness.cli import EXIT_OK
+from results.run_directory import RunDirectory
 from results.trace import Trace
 from tasks.suites import load_suite
+from tests.harness.test_cli import call
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "following.py"
 THING, TARGET = 9, 16
+
+
+class Hand:
+    """What `Scene` tells of a trace of these tests: the hand is where the first joint says."""
+
+    thing, target = THING, TARGET
+
+    def hand(self, qpos: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array([qpos[0], 0.5])
 
 
 @pytest.fixture(autouse=True)
@@ -22,22 +35,20 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
 
 
-def trace(
-    *, closes: slice = slice(40, 70), lifts: float = 0.1, thing: tuple[float, float] = (0.1, 0.2), query_every: int = 8
-) -> Trace:
-    """The hand is at x = step / 1000; the thing rises from step 50 on and moves with the hand; 100 steps."""
+def trace(*closes: slice, lifts: float = 0.1) -> Trace:
+    """100 steps; the first joint is step / 1000; the thing rises at step 50 and moves by 1 mm a step from there."""
     steps = np.arange(101)
     qpos: NDArray[np.float64] = np.zeros((101, 30))
-    qpos[:, THING : THING + 2] = thing
+    qpos[:, 0] = steps / 1000
+    qpos[:, THING : THING + 2] = 0.1, 0.2
     qpos[50:, THING] += (steps[50:] - 50) / 1000
     qpos[50:, THING + 2] = lifts
-    qpos[:, TARGET : TARGET + 2] = (-0.1, 0.3)
+    qpos[:, TARGET : TARGET + 2] = -0.1, 0.3
     actions = np.zeros((100, 7))
     actions[:, 6] = -1
-    actions[closes, 6] = 1
-    queries = np.arange(0, 100, query_every, dtype=np.int32)
-    proprio = np.zeros((len(queries), 8), dtype=np.float32)
-    proprio[:, 0] = queries / 1000
+    for closed in closes:
+        actions[closed, 6] = 1
+    queries = np.arange(0, 100, 8, dtype=np.int32)
     return Trace(
         episode_id="a",
         protocol="openvla",
@@ -51,78 +62,123 @@ def trace(
         query_steps=queries,
         query_qpos=qpos[queries],
         query_site_alpha=np.zeros((len(queries), 1), dtype=np.float32),
-        query_proprio=proprio,
+        query_proprio=np.zeros((len(queries), 8), dtype=np.float32),
         labels=np.zeros((0, 7)),
     )
 
 
-def test_places_are_read_off_a_trace() -> None:
+def places(*closes: slice, lifts: float = 0.1) -> Any:
     from following import places_of
 
-    places = places_of(trace(closes=slice(41, 70)), THING, TARGET)
-    assert places is not None
-    assert places.thing.tolist() == [0.1, 0.2]
-    assert places.target.tolist() == [-0.1, 0.3]
-    assert places.closed == pytest.approx([0.048, 0.0])  # asked at steps 0, 8, …, 40, 48
-    assert places.released == pytest.approx([0.12, 0.2])  # at step 70
-    held = places_of(trace(closes=slice(41, 100)), THING, TARGET)
-    assert held is not None
-    assert held.released == pytest.approx([0.15, 0.2])  # never let go: at the end
+    return places_of(trace(*closes, lifts=lifts), Hand(), "official 0")  # type: ignore[arg-type]
+
+
+def test_places_are_read_off_a_trace() -> None:
+    found = places(slice(41, 70))
+    assert found.thing.tolist() == [0.1, 0.2]
+    assert found.target.tolist() == [-0.1, 0.3]
+    assert found.closed == pytest.approx([0.041, 0.5])
+    assert found.released == pytest.approx([0.12, 0.2])  # at step 70
+    assert places(slice(41, 100)).released == pytest.approx([0.15, 0.2])  # never let go: at the end
+
+
+def test_the_grasp_that_lifts_counts_and_the_last_letting_go() -> None:
+    found = places(slice(0, 1), slice(10, 20), slice(45, 60), slice(80, 90))  # two misses, the grasp, and once more
+    assert found.closed == pytest.approx([0.045, 0.5])
+    assert found.released == pytest.approx([0.14, 0.2])
 
 
 def test_an_episode_that_shows_nothing_is_left_out() -> None:
-    from following import places_of
+    assert places() is None
+    assert places(slice(41, 70), lifts=0.02) is None
+    assert places(slice(60, 70)) is None  # it rose before any fingers closed
 
-    assert places_of(trace(closes=slice(0, 0)), THING, TARGET) is None
-    assert places_of(trace(lifts=0.02), THING, TARGET) is None
-    assert places_of(trace(closes=slice(97, 100)), THING, TARGET) is None  # no query after that
+
+def group(rng: np.random.Generator, *, follows: float, scatter: float = 0.01, n: int = 50) -> Any:
+    x = rng.normal(rng.uniform(-5, 5), 0.01, n)  # tasks far from each other: their means must not count
+    return x, follows * (x - x.mean()) + rng.normal(3, scatter, n), [str(i) for i in range(n)]
 
 
 def test_slopes_of_one_who_follows_and_one_who_does_not() -> None:
-    from following import Places, slopes
-
-    rng = np.random.default_rng(0)
-    groups = []
-    for middle in (0.0, 5.0):  # tasks far from each other: their means must not count
-        things, targets, noise = rng.normal(0, 0.01, (3, 40, 2))
-        groups.append(
-            [
-                Places(thing=a + middle, closed=a + 0.3, target=b - middle, released=c)
-                for a, b, c in zip(things, targets, noise, strict=True)
-            ]
-        )
-    x, y, put_x, put_y = slopes(groups)
-    assert (x, y) == ("1.00 ± 0.00", "1.00 ± 0.00")
-    for put in (put_x, put_y):
-        value, width = map(float, put.split(" ± "))
-        assert abs(value) < 2 * width
-        assert 0.15 < width < 0.3  # about 1.96 / sqrt(80)
-
-
-def test_what_does_not_vary_has_no_slope() -> None:
     from following import slope
 
-    assert slope(np.full(50, 1e-6), np.zeros(50)) is None
-    assert slope(np.array([-1.0, 1.0]), np.array([-1.0, 1.0])) is None  # two points lie on every line
-    found = slope(np.array([-1.0, 0.0, 1.0]), np.array([-1.0, 0.0, 1.0]))
-    assert found is not None
-    assert found.value == pytest.approx(1.0)
-    assert found.half_width == pytest.approx(0.0, abs=1e-9)
+    rng = np.random.default_rng(0)
+    for truth in (0.0, 0.5, 1.0):
+        found = slope([group(rng, follows=truth) for _ in range(10)])
+        assert found is not None
+        assert abs(found.value - truth) < 0.15  # over three standard errors
+        assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(500), rel=0.15)
+
+
+def test_the_interval_holds_what_it_says() -> None:
+    from following import slope
+
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(60):
+        found = slope(
+            [group(rng, follows=0.7, scatter=0.002), group(rng, follows=0.7, scatter=0.03)]
+        )  # of unlike noise
+        assert found is not None
+        hits += found.low < 0.7 < found.high
+    assert 51 <= hits <= 60
+
+
+def test_episodes_that_repeat_an_init_state_tell_nothing_more() -> None:
+    from following import slope
+
+    x, y, inits = group(np.random.default_rng(2), follows=0.5)
+    once, twice = slope([(x, y, inits)]), slope([(np.tile(x, 2), np.tile(y, 2), inits * 2)])
+    assert once is not None
+    assert twice is not None
+    assert twice.value == pytest.approx(once.value)
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
+
+
+def test_what_does_not_vary_has_no_slope_and_does_not_count() -> None:
+    from following import slope
+
+    rng = np.random.default_rng(3)
+    still = np.full(50, 1.0) + rng.normal(0, 1e-6, 50), rng.normal(0, 1, 50), [str(i) for i in range(50)]
+    follows = group(rng, follows=1.0)
+    assert slope([still]) is None
+    assert slope([still, follows]) == slope([follows])
+    assert slope([(follows[0][:4], follows[1][:4], follows[2][:4])]) is None  # four points say nothing
+
+
+def test_only_tasks_about_two_things_that_can_move() -> None:
+    from following import things_of
+
+    spatial, objects, goal, many = map(load_suite, ("libero_spatial", "libero_object", "libero_goal", "libero_90"))
+    assert {things_of(task) for task in spatial} == {("akita_black_bowl_1", "plate_1")}
+    assert all((things_of(task) or "")[1] == "basket_1" for task in objects)
+    assert [task.name for task in goal if things_of(task) is not None] == [
+        "put_the_cream_cheese_in_the_bowl",
+        "put_the_bowl_on_the_plate",
+    ]
+    beside = next(
+        task
+        for task in many
+        if task.name.endswith("put_the_white_mug_to_the_right_of_the_plate") or "right_of" in task.name
+    )
+    assert things_of(beside) is None  # a place on the table, which does not move with the plate
 
 
 @pytest.mark.sim
-def test_only_tasks_about_two_things_that_can_move() -> None:
-    from following import columns_of, things_of
+def test_a_run_is_read(tmp_path: Path) -> None:
+    """The expert on two official states: where it closes, the bowl is near; where it lets go, the plate is."""
+    from following import read, tabulated
 
-    spatial, goal = load_suite("libero_spatial"), load_suite("libero_goal")
-    assert things_of(spatial[0]) == ("akita_black_bowl_1", "plate_1")
-    thing, target = columns_of(spatial[0]) or (0, 0)
-    assert (thing % 7, target % 7) == (2, 2)  # nine of the robot's, then seven per thing
-    assert thing != target
-    turn_on = next(task for task in goal if task.name == "turn_on_the_stove")
-    on_the_stove = next(task for task in goal if task.name == "put_the_bowl_on_the_stove")
-    assert columns_of(turn_on) is None
-    assert columns_of(on_the_stove) is None  # the stove stands still
+    status, _, errors = call(tmp_path, suite=("libero_spatial",), tasks=("0",), episodes=2)
+    assert status == EXIT_OK, errors
+    seen, counts = read(RunDirectory(tmp_path / "run"))
+    assert counts == {"libero_spatial 0": 2}
+    (found,) = seen.values()
+    assert len({each.init for each in found}) == 2
+    for each in found:
+        assert 0.01 < np.linalg.norm(each.closed - each.thing) < 0.08  # a rim
+        assert np.linalg.norm(each.released - each.target) < 0.03
+    assert [list(column.cells) for column in tabulated(seen, counts).columns][1] == ["2/2", "2/2"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

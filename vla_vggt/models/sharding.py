@@ -24,27 +24,38 @@ UNIT = 2**26
 """Weights that are gathered together, at least, where there are so many. Every unit costs each process some milliseconds per step."""
 
 
-def shard(module: nn.Module, kinds: Collection[str], mesh: DeviceMesh) -> None:
+def shard(module: nn.Module, kinds: Collection[str], mesh: DeviceMesh, least: int = UNIT) -> None:
     """Divide a module's weights: units of successive modules in it of one of these classes, and one for the rest.
 
     They are gathered when they are needed, one unit at a time; gradients are averaged over the processes, and each keeps its part,
     for which alone it needs optimiser state. Every process must compute whatever one of them computes.
+
+    Args:
+        kinds: names of classes.
+        least: weights of a unit, where there are so many.
     """
-    for unit in units([part for part in module.modules() if type(part).__name__ in kinds]):
+    for unit in units([part for part in module.modules() if type(part).__name__ in kinds], least):
         fully_shard(unit, mesh=mesh)
     fully_shard(module, mesh=mesh)
 
 
-def units(layers: Iterable[nn.Module], least: int = UNIT) -> list[list[nn.Module]]:
-    """Successive layers together until they have `least` weights; the last unit may have fewer."""
+def units(layers: Iterable[nn.Module], least: int) -> list[list[nn.Module]]:
+    """Successive layers together until they have `least` weights: those that are trained, those that are not.
+
+    FSDP2 gathers a unit for the backward pass where its last layer's output gets a gradient: a layer that nothing flows back into
+    must not be the last of a unit that is trained.
+    """
     found: list[list[nn.Module]] = []
-    weights = least
+    weights = 0
+    before: bool | None = None
     for layer in layers:
-        if weights >= least:
+        trained = any(parameter.requires_grad for parameter in layer.parameters())
+        if weights >= least or trained is not before:
             found.append([])
             weights = 0
         found[-1].append(layer)
         weights += sum(parameter.numel() for parameter in layer.parameters())
+        before = trained
     return found
 
 
