@@ -106,7 +106,7 @@ def test_vla_eval_alone_evaluates_what_ships(tmp_path: Path) -> None:
     manifest = run.manifest()
     assert manifest.policy == "vla-vggt"
     assert manifest.checkpoint_sha256 == load_policy(find_shipped(["libero_spatial"])).sha256
-    assert manifest.ensemble == "open loop, 8 steps"
+    assert manifest.ensemble == "open loop, 4 steps"
     (record,) = run.records()
     assert record.outcome in (
         Outcome.SUCCESS,
