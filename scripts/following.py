@@ -44,6 +44,8 @@ LIFTED_M = 0.03
 VARIES_M = 1e-4
 """Standard deviation below which a place does not vary."""
 DRAWS = 2000
+FEWEST = 10
+"""Init states of a task that are drawn from: of fewer, some draws would be one state many times."""
 REGION = "_contain_region"
 
 
@@ -141,7 +143,7 @@ class Slope:
 
 
 def slope(groups: Iterable[tuple[NDArray[np.float64], NDArray[np.float64], list[str]]]) -> Slope | None:
-    """Of y on x over the groups whose x varies; None where none does, or they have fewer than 5 init states each.
+    """Of y on x over the groups whose x varies; None where none does, or each has fewer than `FEWEST` init states.
 
     Args:
         groups: of each task x (n,) and y (n,) [m] and the n episodes' init states.
@@ -150,7 +152,7 @@ def slope(groups: Iterable[tuple[NDArray[np.float64], NDArray[np.float64], list[
     over, under = np.zeros(1 + DRAWS), np.zeros(1 + DRAWS)
     for x, y, inits in groups:
         names, which = np.unique(inits, return_inverse=True)
-        if x.std() < VARIES_M or len(names) < 5:
+        if x.std() < VARIES_M or len(names) < FEWEST:
             continue
         given, done = x - x.mean(), y - y.mean()  # for the sums' precision
         sums = np.zeros((len(names), 5))

@@ -74,8 +74,6 @@ def prepare_training(
     """
     processes = processes or Processes()
     device = processes.device(arguments.device)
-    if processes.is_main:
-        require_folder(arguments.log_dir, CHECKPOINTS)
     start = load_policy(arguments.init_from) if arguments.init_from is not None else None
     if start is not None:
         arguments = with_shape_of(start.description, arguments)
@@ -122,8 +120,11 @@ def _earlier(last: Path, processes: Processes) -> PolicyCheckpoint | None:
     """What the run goes on from; None where it begins.
 
     Raises:
+        OSError: the run's folder cannot be written.
         CheckpointError: it is damaged, or other processes see another one.
     """
+    if processes.is_main:
+        require_folder(last.parent.parent, CHECKPOINTS)
     earlier = load_policy(last) if last.exists() else None
     if earlier is None and last.is_symlink():
         raise CheckpointError(f"{last} leads nowhere; remove it to begin anew")
