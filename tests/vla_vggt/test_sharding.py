@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from vla_vggt.models.sharding import all_processes, gathered, is_shard, shard, units
+from vla_vggt.training.processes import Processes
 
 
 def layers(*weights: int) -> list[nn.Module]:
@@ -68,6 +69,7 @@ class Network(nn.Module):
 def _compare(rank: int, meeting: str, least: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    processes = Processes(rank=rank, local_rank=rank, count=2)
     torch.manual_seed(0)
     whole = Network()
     divided = copy.deepcopy(whole)
@@ -86,7 +88,7 @@ def _compare(rank: int, meeting: str, least: int) -> None:
     if rank == 0:
         for name in trained:
             torch.testing.assert_close(whole_again[name], expected[name], rtol=1e-5, atol=1e-6)
-    dist.destroy_process_group()
+    processes.part()
 
 
 @pytest.mark.parametrize("least", [1, 84, 10_000], ids=["one layer", "two layers", "all that are trained"])

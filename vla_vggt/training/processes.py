@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,14 @@ from vla_vggt.device import choose_device
 
 PATIENCE = datetime.timedelta(hours=2)
 """How long a process waits for the others: while one decodes a large set, say."""
+
+GLOO_FREES = 0.5
+"""Seconds for gloo's threads to free the tensors of their last work, which takes them microseconds once they run.
+
+FSDP2 keeps the group, and so its threads, for as long as the process lives. To free a tensor that Python has seen, a thread must hold
+the interpreter. If that is shutting down already, Python (before 3.14) ends the thread, and as it is in a destructor, C++ ends the
+process: "terminate called without an active exception".
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +94,11 @@ class Processes:
     def part(self) -> None:
         """The common work is done: nobody waits for anybody any more."""
         if dist.is_initialized():
+            on_cpu = dist.get_backend() == "gloo"
             dist.barrier()
             dist.destroy_process_group()
+            if on_cpu:
+                time.sleep(GLOO_FREES)
 
 
 def without_averaging(module: nn.Module) -> contextlib.AbstractContextManager[None]:
