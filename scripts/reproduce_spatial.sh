@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
 : "${DEMOS:=40}" "${WIDE:=60}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
+: "${MISPLACED:=0}"                               # part of them in which the bowl is put down beside the plate at first
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=8500}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
@@ -42,7 +43,7 @@ run() {  # run NAME COMMAND…: one stage, timed
 }
 
 attempt() {  # attempt DEMOS SPREAD FIRST_SEED FOLDER
-  "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$1" --noise 1 --spread "$2" --first-seed "$3" \
+  "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$1" --noise 1 --spread "$2" --misplaced "$MISPLACED" --first-seed "$3" \
     --stage traces --workers "$WORKERS" --output "$4"
 }
 collect() {

@@ -34,6 +34,8 @@ class CollectArguments:
     noise: float = 0.0
     """Strength of the disturbance (moved start, noise on actions, pushes, fingers that close by themselves); 1 is about one push in a
     demonstration."""
+    misplaced: float = 0.0
+    """Probability that what is put on a plate or a table is put down beside its place at first, and taken again."""
     seed: int = 0
     """Seed of the disturbance, of the policy's noise and of who drives."""
     keep: Literal["auto", "successes", "all"] = "auto"
@@ -88,6 +90,12 @@ class CollectArguments:
         if not 0.0 <= self.noise <= 3.0:
             raise ValueError(
                 f"--noise: expected 0 (none) to 3, got {self.noise}; 1 is about one push in a demonstration"
+            )
+        if not 0.0 <= self.misplaced <= 1.0:
+            raise ValueError(f"--misplaced: expected a probability, 0 to 1, got {self.misplaced:g}")
+        if self.misplaced > 0.0 and self.relabel == "expert":
+            raise ValueError(
+                "--misplaced: only the expert is led astray, and with --relabel a policy drives; leave one out"
             )
         if not 0.0 <= self.expert_share <= 1.0:
             raise ValueError(f"--expert-share: expected 0 to 1, got {self.expert_share}")

@@ -45,7 +45,10 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
         drawn = find_drawing(arguments.mujoco_gl) if needs.cameras else NOTHING_DRAWN
         undo.pop_all()
     demonstrating = Demonstrating(
-        noise=arguments.noise, expert_share=1.0 if policy is None else arguments.expert_share, seed=arguments.seed
+        noise=arguments.noise,
+        misplaced=arguments.misplaced,
+        expert_share=1.0 if policy is None else arguments.expert_share,
+        seed=arguments.seed,
     )
     settings = RolloutSettings(
         protocol=protocol.name,
@@ -83,9 +86,10 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
 
 
 def _described(arguments: CollectArguments, demonstrating: Demonstrating) -> dict[str, Any]:
-    """How demonstrations are made; the usual spread is left out, as before there was another."""
-    described = {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures}
-    return described if arguments.spread == 1.0 else described | {"spread": arguments.spread}
+    """How demonstrations are made; the usual spread is left out, and that nothing is misplaced, as before there was another."""
+    described = {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures, "spread": arguments.spread}
+    usual = {"spread": 1.0, "misplaced": 0.0}
+    return {name: value for name, value in described.items() if name not in usual or value != usual[name]}
 
 
 def _tasks(arguments: CollectArguments) -> list[TaskSpec]:

@@ -47,6 +47,11 @@ class ScriptedExpert:
         """Whether the hand is on its way to a grasp, and not near it yet."""
         return self._motion is not None and self._motion.reaches
 
+    @property
+    def lowers(self) -> bool:
+        """Whether what is held is about to be let go, where it may stand beside its place too."""
+        return self._motion is not None and self._motion.lowers()
+
     def advise(self, *, only: bool) -> None:
         """Say whether its next action will be executed, or somebody else's in its place."""
         self._only_advises = only

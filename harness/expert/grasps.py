@@ -112,6 +112,8 @@ SLANTED = 0.6
 SIDED = 2.0
 """What it is worth to hold a rim farther to the robot's left, per metre: a bowl's left is worth 2 cm of reach more than its right.
 Demonstrations then show one side wherever it will do; a policy that has seen both goes for the middle."""
+UPRIGHT = float(np.cos(np.deg2rad(5)))
+"""A vessel whose axis is nearer to straight up is taken to stand."""
 DRAWERS = ("top_region", "middle_region", "bottom_region")
 """Of a cabinet."""
 DRAWER_ENTRY, DRAWER_RADIUS, DRAWER_DEPTH = 0.030, 0.046, 0.014
@@ -217,11 +219,22 @@ def _rim(state: PrivilegedState, name: str, hold: Rim) -> Iterator[Grasp]:
         outward = np.array([np.cos(angle), np.sin(angle), 0.0])
         if outward @ handle > 0.5:  # within 60 degrees of it
             continue
-        offset = middle + outward * hold.radius + UP * (hold.height - hold.depth)
+        offset = middle + _on_rim(turned[:, 2], outward, hold)
         grasp = dataclasses.replace(_down(state, offset, outward, lift=hold.lift), side=float(outward[1]) * hold.radius)
         yield grasp
         aslant = (UP + outward) / np.sqrt(2)
         yield dataclasses.replace(grasp, approach=-aslant, lift=aslant * hold.lift)
+
+
+def _on_rim(axis: Vector, outward: Vector, hold: Rim) -> Vector:
+    """(3,) [m]: from a vessel's origin to where its wall is held, for its axis (3,) and a horizontal direction (3,), in world.
+
+    One that lies on the edge of a plate is aslant: its rim is 1 cm higher on one side, and 1 cm beside.
+    """
+    if axis[2] > UPRIGHT:
+        return outward * hold.radius + UP * (hold.height - hold.depth)
+    along = outward - (outward @ axis) * axis
+    return along / np.linalg.norm(along) * hold.radius + axis * (hold.height - hold.depth)
 
 
 def _rim_in_drawer(state: PrivilegedState, name: str, hold: Rim, cabinet: str) -> Iterator[Grasp]:

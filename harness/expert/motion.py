@@ -48,6 +48,8 @@ class Motion:
         """Whether open fingers hold something, spread inside it."""
         self.reaches = False
         """Whether the hand is on its way to a grasp, and not near it yet."""
+        self.lowers: Callable[[], bool] = lambda: False
+        """Whether what is held is about to be let go, where it may stand beside its place too."""
         self.rotation = now().eef_rotation_world
         """The orientation (3, 3) that the hand is held in."""
 

@@ -28,6 +28,8 @@ takes longer than an evaluation allows."""
 FORGIVEN = 1
 """Where the hand is disturbed, so many grasps that did not hold are no reason to choose another one: a policy, which does not
 remember, cannot learn from what it sees that another one is taken."""
+NEARLY_DOWN = 0.02
+"""Nearer above its place than this, something is about to be let go [m]."""
 APPROACHES, ARRIVED = 2, 0.04
 """How often the hand comes in for a grasp at most, and how near it must get [m]: an arm that its own momentum has stretched stalls."""
 CLOSING_STEPS, OPENING_STEPS = 15, 10
@@ -56,6 +58,8 @@ class Placement:
     """How far the hand goes up afterwards [m]."""
     lowering: float = CAREFUL
     """Speed of the descent."""
+    level: bool = False
+    """Whether it may stand beside its place, too: nothing falls over or down there."""
 
 
 def distance_before(away: Vector, approach: Vector, tolerance: float) -> float:
@@ -158,7 +162,9 @@ class Carrier:
             above, CLOSED, CARRYING, 0.06, held=self._name, turn_tolerance=0.15, turn_speed=0.4, until=dropped
         )
         yield from motion.go(above, CLOSED, CAREFUL, placement.alignment, turn_tolerance=0.08, until=dropped)
+        motion.lowers = lambda: placement.level and bool((now().eef_position_world - down())[2] < NEARLY_DOWN)
         yield from motion.go(down, CLOSED, placement.lowering, placement.tolerance, until=dropped)
+        motion.lowers = lambda: False
         if dropped():
             return False
         yield from motion.stay(OPENING_STEPS, OPEN)

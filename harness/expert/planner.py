@@ -160,7 +160,7 @@ def _middle(state: PrivilegedState, name: str) -> Vector:
 
 
 def _on_plate(now: Now, name: str, target: str) -> Placement:
-    return Placement(goal=lambda: now().position_world(target) + UP * 0.020, above=0.12)
+    return Placement(goal=lambda: now().position_world(target) + UP * 0.020, above=0.12, level=True)
 
 
 def _in_bowl(now: Now, name: str, target: str) -> Placement:
@@ -192,7 +192,7 @@ def _on_rack(now: Now, name: str, target: str) -> Placement:
 
 def _on_table(now: Now, name: str, target: str) -> Placement:
     depth = _bottom(now(), name)
-    return Placement(goal=lambda: now().position_world(target) + UP * (depth + 0.004), above=0.03)
+    return Placement(goal=lambda: now().position_world(target) + UP * (depth + 0.004), above=0.03, level=True)
 
 
 def _in_basket(now: Now, name: str, target: str) -> Placement:

@@ -51,8 +51,10 @@ class DemonstrationSource:
         self._state = state
         self._new_driver = new_driver
         self._generator = episode_rng(settings.seed, episode_id, 0)
-        self._disturbance = Disturbance(settings.noise, self._generator)
-        self._expert = ScriptedExpert(disturbed=settings.noise > 0.0 or settings.expert_share < 1.0)
+        self._disturbance = Disturbance(settings.noise, self._generator, misplaced=settings.misplaced)
+        self._expert = ScriptedExpert(
+            disturbed=settings.noise > 0.0 or settings.misplaced > 0.0 or settings.expert_share < 1.0
+        )
         self._driver: Driver | None = None
         self._since_success = 0
 
@@ -66,7 +68,10 @@ class DemonstrationSource:
         self.labels.append(label)
         self.queries += 1
         if self._driver is None:
-            return self._disturbance.applied(label, presses=self._expert.presses, reaches=self._expert.reaches)
+            expert = self._expert
+            return self._disturbance.applied(
+                label, presses=expert.presses, reaches=expert.reaches, lowers=expert.lowers
+            )
         self._expert.reconsider()
         return self._driver.action(step)
 

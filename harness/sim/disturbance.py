@@ -9,9 +9,14 @@ cannot tell the two apart, and does neither. A hand that carries something is le
 how to come back above the place it is put down at. On the way to a grasp, and well before it, the fingers sometimes close by
 themselves: a policy that has missed then knows what to do with empty hands. Fingers that are spread inside a plate and slide it would
 leave it, and are not disturbed.
+
+What is put down may be carried beside its place at the end, and dropped there: a policy that lets go in the wrong place then knows to
+take it again. The expert's labels meanwhile: back above the place, and do not let go.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +31,10 @@ PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 FUMBLE_CHANCE, FUMBLE_STEPS = 0.03, 20
 """Per step: whether the fingers begin to close by themselves at strength 1, while the hand is on its way to a grasp; and for how long,
 unless it is near before. They take 18 steps."""
+ASIDE_STEPS = (4, 8)
+"""How many steps what is misplaced is carried aside with full speed, from … to below: by about 3 to 8 cm."""
+DROP_STEPS, MISPLACED_STEPS = 14, 120
+"""How long the fingers then open; and how much longer such a demonstration may take: it is all done again."""
 START_STEPS = 8
 """Steps of random motion before a demonstration at strength 1."""
 LEEWAY = 0.25
@@ -33,9 +42,9 @@ LEEWAY = 0.25
 longer shows how to fail."""
 
 
-def steps_allowed(horizon: int, strength: float) -> int:
+def steps_allowed(horizon: int, strength: float, misplaced: float = 0.0) -> int:
     """Control steps a disturbed demonstration may take, where an evaluation has `horizon`."""
-    return round(horizon * (1.0 + LEEWAY * strength))
+    return round(horizon * (1.0 + LEEWAY * strength)) + (MISPLACED_STEPS if misplaced > 0.0 else 0)
 
 
 class Disturbance:
@@ -44,25 +53,31 @@ class Disturbance:
     Args:
         strength: 0 for none; 1 makes about one push in a demonstration.
         generator: draws everything.
+        misplaced: probability that something is put down beside its place, once.
     """
 
-    def __init__(self, strength: float, generator: np.random.Generator) -> None:
+    def __init__(self, strength: float, generator: np.random.Generator, *, misplaced: float = 0.0) -> None:
         self._strength = strength
         self._generator = generator
         self._noise = np.zeros(6)
         self._push = self._direction()
         self._push_left = round(START_STEPS * strength)
         self._fumble_left = 0
+        self._is_misplacing = False
+        self._misplacing = self._misplaced() if misplaced > 0.0 and generator.random() < misplaced else iter(())
 
     def applied(
-        self, action: NDArray[np.float64], *, presses: bool = False, reaches: bool = False
+        self, action: NDArray[np.float64], *, presses: bool = False, reaches: bool = False, lowers: bool = False
     ) -> NDArray[np.float64]:
         """The action (7,) to be executed in place of `action` (7,).
 
         Args:
             presses: whether open fingers hold something, spread inside it: then nothing is disturbed.
             reaches: whether the hand is on its way to a grasp, and not near it: else its fingers are left alone.
+            lowers: whether what it holds is about to be let go where it may stand beside its place.
         """
+        if (lowers or self._is_misplacing) and (instead := next(self._misplacing, None)) is not None:
+            return instead(action)
         if self._strength == 0.0:
             return action
         if presses:
@@ -82,6 +97,17 @@ class Disturbance:
         disturbed[:6] = np.clip(disturbed[:6] + share * self._noise, -1.0, 1.0)
         disturbed[6] = self._fumbled(action[6], reaches=reaches)
         return disturbed
+
+    def _misplaced(self) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
+        """What is executed instead of each action while something is misplaced."""
+        angle = self._generator.uniform(0.0, 2.0 * np.pi)
+        aside = np.array([np.cos(angle), np.sin(angle)])
+        self._is_misplacing = True
+        for _ in range(self._generator.integers(*ASIDE_STEPS)):
+            yield lambda action: np.array([*aside, 0.0, *action[3:6], 1.0])
+        for _ in range(DROP_STEPS):
+            yield lambda action: np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
+        self._is_misplacing = False
 
     def _fumbled(self, gripper: float, *, reaches: bool) -> float:
         if not reaches:

@@ -320,7 +320,7 @@ class EpisodeRunner:
         """Control steps at most."""
         horizon = self._protocol.horizon(spec.task)
         if self._settings.demonstrating is not None:
-            return steps_allowed(horizon, self._settings.demonstrating.noise)
+            return steps_allowed(horizon, self._settings.demonstrating.noise, self._settings.demonstrating.misplaced)
         return self._settings.recorded_steps.get(spec.episode_id, horizon)
 
     def _ending(self, spec: EpisodeSpec, source: ActionSource) -> Callable[[bool], bool]:

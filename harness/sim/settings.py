@@ -16,6 +16,8 @@ class Demonstrating:
 
     noise: float
     """Strength of the disturbance; 0 for none."""
+    misplaced: float = 0.0
+    """Probability that something is put down beside its place, once."""
     expert_share: float
     """How often the expert drives, rather than the parent's policy; 1 without a policy."""
     seed: int

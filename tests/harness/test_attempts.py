@@ -86,6 +86,8 @@ def test_there_are_fifty_official_init_states() -> None:
         ({"expert_share": 1.5}, "--expert-share: expected 0 to 1, got 1.5"),
         ({"size": 4}, "--size: expected 16 to 1024 pixels, got 4"),
         ({"first_seed": -1}, "--first-seed: expected 0 or more, got -1"),
+        ({"misplaced": 1.5}, "--misplaced: expected a probability, 0 to 1, got 1.5"),
+        ({"misplaced": 0.1, "relabel": "expert"}, "--misplaced: only the expert is led astray"),
         ({"spread": 6.0}, r"--spread: expected 0 .* to 5 times as wide, and 1 with --init official, got 6"),
         ({"spread": 2.0, "init": "official"}, "--spread: .* and 1 with --init official, got 2"),
         ({"relabel": "expert"}, "--checkpoint and --relabel expert belong together"),

@@ -16,12 +16,14 @@ from rich.console import Console
 from harness.cli import EXIT_OK
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.cli import EXIT_USAGE, run
+from harness.sim.simulator import Simulator
 from harness.terminal import Terminal
 from results.run_directory import RunDirectory
 from results.trace import read_trace
 from tasks.demonstrations import DemonstrationFile, EpisodeReader, select_demonstrations
 from tasks.demonstrations.decoded_set import DecodedSetReader
 from tasks.interface import Outcome
+from tasks.protocols import find_protocol
 from tasks.suites import load_suite
 from tests.harness.test_cli import call
 
@@ -81,6 +83,38 @@ def test_a_plate_is_slid_without_noise(tmp_path: Path) -> None:
     assert slides.sum() > 50
     np.testing.assert_array_equal(executed[slides], trace.labels[slides])
     assert (executed[~slides, :6] != trace.labels[~slides, :6]).any(axis=1).sum() > 30, "elsewhere there is noise"
+
+
+@pytest.mark.sim
+def test_a_bowl_that_is_put_down_beside_the_plate_is_taken_again(tmp_path: Path) -> None:
+    task = load_suite("libero_spatial")[6]
+    status, _, errors = collect(
+        tmp_path,
+        suite=("libero_spatial",),
+        tasks=("6",),
+        demos_per_task=1,
+        first_seed=60001,
+        noise=1.0,
+        misplaced=1.0,
+        stage="traces",
+    )
+    assert status == EXIT_OK, errors
+    run = RunDirectory(tmp_path / "demos")
+    (record,) = run.records()
+    assert record.outcome == Outcome.SUCCESS
+    trace = read_trace(run.path / record.trace)
+    model = Simulator(task, find_protocol("openvla")).scene.model
+    bowl, plate = (
+        trace.qpos[:, model.joint(f"{name}_joint0").qposadr[0] :][:, :3] for name in ("akita_black_bowl_1", "plate_1")
+    )
+    beside_m = np.linalg.norm((bowl - plate)[:, :2], axis=1)
+    executed, told = trace.actions[:, 6] > 0, trace.labels[: len(trace.actions), 6] > 0
+    dropped = np.flatnonzero(~executed & told & (beside_m[: len(executed)] < 0.1))  # fingers open, told to hold on
+    assert len(dropped) >= 5
+    lies = slice(dropped[-1] + 5, dropped[-1] + 15)
+    assert (beside_m[lies] > 0.03).all()
+    assert np.ptp(bowl[lies], axis=0).max() < 0.005
+    assert beside_m[-1] < 0.02
 
 
 @pytest.mark.sim

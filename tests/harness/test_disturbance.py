@@ -6,9 +6,12 @@ import numpy as np
 
 from harness.sim.disturbance import (
     ACTION_STD,
+    ASIDE_STEPS,
     CARRYING,
+    DROP_STEPS,
     FUMBLE_CHANCE,
     FUMBLE_STEPS,
+    MISPLACED_STEPS,
     PUSH_CHANCE,
     PUSH_STEPS,
     START_STEPS,
@@ -86,5 +89,32 @@ def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
     assert 0.4 * expected < pushed[START_STEPS:].mean() < 1.5 * expected
 
 
+def test_what_is_lowered_is_carried_aside_and_dropped_once() -> None:
+    lowering = np.array([0.0, 0.1, -0.6, 0.0, 0.2, 0.0, 1.0])
+    astray = Disturbance(0.0, np.random.default_rng(0), misplaced=1.0)
+    np.testing.assert_array_equal(astray.applied(CARRIES), CARRIES)
+    begun = astray.applied(lowering, lowers=True)  # then to its end, whatever the expert wants meanwhile
+    executed = np.stack([begun, *(astray.applied(lowering) for _ in range(60)), astray.applied(lowering, lowers=True)])
+    aside = int((executed[:, 6] == -1.0).argmax())
+    assert ASIDE_STEPS[0] <= aside < ASIDE_STEPS[1]
+    np.testing.assert_allclose(np.linalg.norm(executed[:aside, :2], axis=1), 1.0)
+    assert (executed[:aside, :2] == executed[0, :2]).all()
+    assert (executed[:aside, [2, 6]] == [0.0, 1.0]).all()
+    np.testing.assert_array_equal(executed[aside : aside + DROP_STEPS], np.tile(RESTING, (DROP_STEPS, 1)))
+    np.testing.assert_array_equal(executed[aside + DROP_STEPS :], np.tile(lowering, (62 - aside - DROP_STEPS, 1)))
+
+
+def test_things_are_misplaced_as_often_as_said_and_nothing_else_changes() -> None:
+    lowering, seeds = np.array([0.0, 0.0, -0.6, 0.0, 0.0, 0.0, 1.0]), range(1000)
+
+    def misplaces(seed: int, chance: float) -> bool:
+        astray = Disturbance(1.0, np.random.default_rng(seed), misplaced=chance)
+        return any(astray.applied(lowering, lowers=True)[6] < 0 for _ in range(20))
+
+    assert 0.25 < np.mean([misplaces(seed, 0.3) for seed in seeds]) < 0.35
+    assert not any(misplaces(seed, 0.0) for seed in range(100))
+
+
 def test_recovering_is_given_time() -> None:
     assert (steps_allowed(220, 0.0), steps_allowed(220, 1.0), steps_allowed(220, 0.5)) == (220, 275, 248)
+    assert steps_allowed(220, 1.0, 0.1) == 275 + MISPLACED_STEPS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from harness.expert.grasps import APPROACH, SHORT_APPROACH, Grasp, best_grasp, drawer_around
+from harness.expert.grasps import APPROACH, HOLDS, SHORT_APPROACH, Grasp, Rim, _on_rim, best_grasp, drawer_around
 from harness.expert.motion import FREE, PATIENCE_STEPS, Motion
 from harness.expert.picking import (
     APPROACHES,
@@ -143,6 +143,17 @@ def test_a_hand_beside_its_way_stays_before_the_grasp() -> None:
         assert distance_before(-0.1 * approach, approach, 0.008) == pytest.approx(0.0, abs=1e-9)
         assert distance_before(-0.1 * approach + 0.007 * beside, approach, 0.008) == 0.0
         assert distance_before(-0.1 * approach + 0.018 * beside, approach, 0.008) == pytest.approx(FUNNEL * 0.01)
+
+
+def test_a_bowl_that_lies_aslant_is_held_at_its_rim() -> None:
+    bowl = HOLDS["akita_black_bowl"]
+    assert isinstance(bowl, Rim)
+    outward = np.array([0.6, 0.8, 0.0])
+    held = bowl.radius * outward + np.array([0.0, 0.0, bowl.height - bowl.depth])
+    np.testing.assert_array_equal(_on_rim(UP, outward, bowl), held)
+    for degrees in (-20, -8, 8, 20):  # about the direction across: the rim goes up or down with it
+        turned = Rotation.from_rotvec(np.deg2rad(degrees) * np.array([-0.8, 0.6, 0.0])).as_matrix()
+        np.testing.assert_allclose(_on_rim(turned @ UP, outward, bowl), turned @ held, atol=1e-12)
 
 
 class Empty(Hand):
