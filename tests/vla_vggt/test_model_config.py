@@ -34,6 +34,7 @@ def test_the_language_width_is_the_language_models(name: str) -> None:
     [
         ({"heads": 5}, "heads must divide width, got 5 and 64"),
         ({"patch_px": 15}, "patch_px must divide image_px, got 15 and 64"),
+        ({"image_px": 0}, "image_px must be at least 1, got 0"),
         ({"neighbours": 6}, "neighbours must be 0, 4 or 8, got 6"),
         ({"cameras": ("wrist",)}, "cameras must be different ones of agentview, robot0_eye_in_hand, got"),
         ({"cameras": ()}, "cameras must be different ones of"),

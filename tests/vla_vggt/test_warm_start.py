@@ -26,9 +26,9 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def first(tmp_path: Path, language_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of 6 steps with a chunk of 5."""
+    """A run of 6 steps with a chunk of 5 and images of 32²."""
     monkeypatch.setenv("VLA_VGGT_CACHE", str(tmp_path / "cache"))
-    prepare(tmp_path / "first", language_model, chunk_steps=5).run()
+    prepare(tmp_path / "first", language_model, chunk_steps=5, image_px=32).run()
     return tmp_path / "first"
 
 
@@ -48,6 +48,7 @@ def test_weights_shape_and_scaling_come_with_it(tmp_path: Path, first: Path, lan
     trainer.run()
     was, is_ = read_description(first), read_description(tmp_path / "second" / "checkpoints" / "last")
     assert is_.model == was.model
+    assert (is_.model.image_px, is_.model.grid) == (32, 2)
     assert is_.action_statistics == was.action_statistics
     assert is_.proprio_statistics == was.proprio_statistics
     assert is_.step == 6

@@ -61,7 +61,7 @@ class ModelConfig:
         unknown = [camera for camera in self.cameras if camera not in CAMERAS]
         if unknown or not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras must be different ones of {', '.join(CAMERAS)}, got {self.cameras}")
-        for name in ("layers", "language_width", "max_language_tokens", "head_width", "chunk_steps"):
+        for name in ("image_px", "layers", "language_width", "max_language_tokens", "head_width", "chunk_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 

@@ -154,6 +154,7 @@ def model_config(
         preset,
         cameras=arguments.cameras,
         neighbours=arguments.neighbours,
+        image_px=preset.image_px if arguments.image_px is None else arguments.image_px,
         stem=preset.stem if arguments.stem is None else arguments.stem,
         proprioception=arguments.proprioception,
         chunk_steps=preset.chunk_steps if arguments.chunk_steps is None else arguments.chunk_steps,

@@ -22,6 +22,7 @@ def with_shape_of(start: PolicyDescription, arguments: TrainArguments) -> TrainA
         "chunk_steps": start.model.chunk_steps,
         "neighbours": start.model.neighbours,
         "stem": start.model.stem,
+        "image_px": start.model.image_px,
         "proprioception": start.model.proprioception,
         "max_language_tokens": start.model.max_language_tokens,
         "image_convention": start.image_convention,
