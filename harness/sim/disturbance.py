@@ -16,8 +16,6 @@ take it again. The expert's labels meanwhile: back above the place, and do not l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,8 +61,9 @@ class Disturbance:
         self._push = self._direction()
         self._push_left = round(START_STEPS * strength)
         self._fumble_left = 0
-        self._is_misplacing = False
-        self._misplacing = self._misplaced() if misplaced > 0.0 and generator.random() < misplaced else iter(())
+        self._misplaces = misplaced > 0.0 and generator.random() < misplaced
+        self._aside = np.zeros(2)
+        self._aside_left = self._drop_left = 0
 
     def applied(
         self, action: NDArray[np.float64], *, presses: bool = False, reaches: bool = False, lowers: bool = False
@@ -76,8 +75,14 @@ class Disturbance:
             reaches: whether the hand is on its way to a grasp, and not near it: else its fingers are left alone.
             lowers: whether what it holds is about to be let go where it may stand beside its place.
         """
-        if (lowers or self._is_misplacing) and (instead := next(self._misplacing, None)) is not None:
-            return instead(action)
+        if self._misplaces and lowers:
+            self._begin_misplacing()
+        if self._aside_left > 0:
+            self._aside_left -= 1
+            return np.array([*self._aside, 0.0, *action[3:6], 1.0])
+        if self._drop_left > 0:
+            self._drop_left -= 1
+            return np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
         if self._strength == 0.0:
             return action
         if presses:
@@ -98,16 +103,11 @@ class Disturbance:
         disturbed[6] = self._fumbled(action[6], reaches=reaches)
         return disturbed
 
-    def _misplaced(self) -> Iterator[Callable[[NDArray[np.float64]], NDArray[np.float64]]]:
-        """What is executed instead of each action while something is misplaced."""
+    def _begin_misplacing(self) -> None:
+        self._misplaces = False
         angle = self._generator.uniform(0.0, 2.0 * np.pi)
-        aside = np.array([np.cos(angle), np.sin(angle)])
-        self._is_misplacing = True
-        for _ in range(self._generator.integers(*ASIDE_STEPS)):
-            yield lambda action: np.array([*aside, 0.0, *action[3:6], 1.0])
-        for _ in range(DROP_STEPS):
-            yield lambda action: np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0])
-        self._is_misplacing = False
+        self._aside = np.array([np.cos(angle), np.sin(angle)])
+        self._aside_left, self._drop_left = int(self._generator.integers(*ASIDE_STEPS)), DROP_STEPS
 
     def _fumbled(self, gripper: float, *, reaches: bool) -> float:
         if not reaches:

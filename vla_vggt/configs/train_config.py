@@ -55,7 +55,7 @@ class TrainArguments:
     proprioception: bool = True
     """Whether the policy sees the robot's state."""
     image_px: int | None = None
-    """Height and width of an image as the policy sees it; fewer are trained with faster. Default: the preset's."""
+    """Height and width of an image as the policy sees it, in whole patches. Default: the preset's."""
     execute_steps: int = 8
     """Actions of a chunk that an evaluation executes before it queries again, unless told otherwise; at most a whole chunk."""
     language_model: str = "Qwen/Qwen2-0.5B"
