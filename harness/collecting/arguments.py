@@ -35,7 +35,7 @@ class CollectArguments:
     """Strength of the disturbance (moved start, noise on actions, pushes, fingers that close by themselves); 1 is about one push in a
     demonstration."""
     misplaced: float = 0.0
-    """Probability that what is put on a plate or a table is put down beside its place at first, and taken again."""
+    """Probability that what is put on a plate is put down beside its place at first, and taken again."""
     seed: int = 0
     """Seed of the disturbance, of the policy's noise and of who drives."""
     keep: Literal["auto", "successes", "all"] = "auto"

@@ -192,7 +192,7 @@ def _on_rack(now: Now, name: str, target: str) -> Placement:
 
 def _on_table(now: Now, name: str, target: str) -> Placement:
     depth = _bottom(now(), name)
-    return Placement(goal=lambda: now().position_world(target) + UP * (depth + 0.004), above=0.03, level=True)
+    return Placement(goal=lambda: now().position_world(target) + UP * (depth + 0.004), above=0.03)
 
 
 def _in_basket(now: Now, name: str, target: str) -> Placement:
