@@ -13,8 +13,10 @@ cd "$(dirname "$0")/.."
 : "${DEMOS:=40}" "${WIDE:=60}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
 : "${MISPLACED:=0}"                               # part of them in which the bowl is put down beside the plate at first
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
-: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=8500}" "${LR:=8e-4}" "${DECAY:=0.1}"
+: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=14000}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
+: "${IMAGE_PX:=128}" "${SAVE_EVERY:=2000}"         # pixels, as the policy sees them; steps between validations, with a checkpoint each
+: "${MORE:=--data-on-device}"                     # more arguments for vla-train; libero_goal did better with --no-proprioception
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task, LIBERO's starts, driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them
 : "${EXECUTE:=4}"                                 # actions of a chunk before the next query; 8 did better in libero_goal
@@ -32,7 +34,8 @@ sets=("$demonstrations/${SUITE}_cache")
 policy=$OUTPUT/first; [ "$CORRECTED" -gt 0 ] && policy=$OUTPUT/final
 drawing=(--workers "$WORKERS" --size "$SIZE" --format cache --image-every "$IMAGE_EVERY")
 learning=(--language-model "$LANGUAGE" --batch-size "$BATCH" --weight-decay "$DECAY" --augment-shift "$SHIFT"
-  --execute-steps "$EXECUTE")
+  --execute-steps "$EXECUTE" --save-every "$SAVE_EVERY")
+read -ra more <<< "$MORE"
 
 run() {  # run NAME COMMAND…: one stage, timed
   local name=$1 started=$SECONDS; shift
@@ -55,7 +58,7 @@ draw() {
   [ "$WIDE" -eq 0 ] || "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$wide"
 }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
-  --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
+  --image-px "$IMAGE_PX" "${more[@]}" --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
 correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }

@@ -28,6 +28,9 @@ MINIATURE = {
     "BATCH": "8",
     "STEPS": "4",
     "FINISH_STEPS": "3",
+    "SAVE_EVERY": "3",
+    "IMAGE_PX": "32",
+    "MORE": "--data-on-device --no-proprioception",
     "KEEP": "all",  # what four steps have taught succeeds in nothing
     "EPISODES": "1",
     "VIDEOS": "none",
