@@ -266,6 +266,11 @@ class PrivilegedState(Protocol):
         ...
 
     @property
+    def arm_joints(self) -> NDArray[np.float64]:
+        """(7,) [rad]: from the base on."""
+        ...
+
+    @property
     def finger_width(self) -> float:
         """Distance between the finger joints' positions [m]."""
         ...

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.expert.motion import Action, Motion
 from harness.expert.planner import Plan, next_predicate
 from harness.expert.servo import OPEN
 from tasks.bddl import Predicate
 from tasks.interface import PrivilegedState
+
+LEVEL = np.array([1.0, 1.0, 0.0])
 
 
 class ScriptedExpert:
@@ -46,6 +51,14 @@ class ScriptedExpert:
     def reaches(self) -> bool:
         """Whether the hand is on its way to a grasp, and not near it yet."""
         return self._motion is not None and self._motion.reaches
+
+    @property
+    def outward(self) -> NDArray[np.float64] | None:
+        """(3,) unit vector from the robot to the hand, level, while it is on its way to a grasp on an arm that is nearly stretched."""
+        if self._motion is None or not self._motion.reaches or not self._motion.is_stretched():
+            return None
+        away = (self._state.eef_position_world - self._state.base_position_world) * LEVEL
+        return away / np.linalg.norm(away)
 
     @property
     def lowers(self) -> bool:

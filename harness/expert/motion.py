@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.expert.hand import CLOSED_HAND, OPEN_HAND, clearance, in_frame, joined, obstacles
-from harness.expert.servo import CLOSED, Vector, rotation_error, servo
+from harness.expert.servo import CLOSED, OPEN, Vector, rotation_error, servo
 from tasks.interface import PrivilegedState
 
 Action = NDArray[np.float64]
@@ -17,10 +17,18 @@ Skill = Generator[Action, None, bool]
 
 FREE, CARRYING, CAREFUL, TIGHT = 1.0, 0.7, 0.6, 0.4
 """Speeds: in free space, with something in the hand (faster, a rim slips out), near things, between things."""
+EMPTY = 0.002
+"""Fingers nearer than this hold nothing [m]."""
 PATIENCE_STEPS = 15
 """A phase without 1 mm of progress for this long is left."""
 GRASP_TOLERANCE, DISTURBED_GRASP_TOLERANCE = 0.004, 0.008
 """How near the hand must be to where it is to close [m]; a disturbed one would hover there for long before it is nearer."""
+ELBOW, STRETCHED, STRAIGHT, LOCKED, BENT = 3, -1.2, -0.3, -0.1, -0.5
+"""The joint of the arm that its own momentum may stretch; from which angles on it is far, nearly and quite straight, and up to which
+it is then bent [rad]. It ends at -0.07. No pull towards the robot bends an arm that is straight: expert and policies alike stayed
+there until the end."""
+STUCK_STEPS, MOST_RISING_STEPS = 5, 40
+"""How long an empty hand on a straight arm may not get nearer before it rises, and how long it rises at most."""
 PUSHED_AWAY = 0.005
 """A disturbed hand that is this much farther from its goal than before was pushed, and does not stall [m]."""
 CLEARANCE = 0.012
@@ -69,17 +77,39 @@ class Motion:
         until: Callable[[], bool] = lambda: False,
     ) -> Iterator[Action]:
         """Servo to `position()` until within `tolerance` [m] and `turn_tolerance` [rad], until `until()`, or nothing moves."""
-        best, waited = np.inf, 0
+        best, waited, has_risen = np.inf, 0, False
         while waited < PATIENCE_STEPS:
             state = self.now()
             distance = float(np.linalg.norm(position() - state.eef_position_world))
             turn = float(np.linalg.norm(rotation_error(self.rotation, state.eef_rotation_world)))
             if (distance < tolerance and turn < turn_tolerance) or until():
                 return
+            if not has_risen and self._is_stuck(gripper, waited):
+                yield from self._unbend(gripper)
+                best, waited, has_risen = np.inf, 0, True
+                continue
             progress = distance + 0.1 * turn if np.isfinite(turn_tolerance) else distance
             away = best + (0.001 if self.only_advises else PUSHED_AWAY if self.is_disturbed else np.inf)
             best, waited = (best, waited + 1) if best - 0.001 <= progress <= away else (progress, 0)
             yield self.toward(position(), gripper, speed, turn_speed)
+
+    def is_stretched(self) -> bool:
+        """Whether little more would make the arm straight."""
+        return bool(self.now().arm_joints[ELBOW] > STRETCHED)
+
+    def _is_stuck(self, gripper: float, waited: int) -> bool:
+        """Whether an empty hand is at the end of a straight arm and came no nearer for `waited` steps; a disturbed one never rests."""
+        state = self.now()
+        is_empty = gripper == OPEN or state.finger_width < EMPTY
+        elbow = state.arm_joints[ELBOW]
+        return is_empty and bool((elbow > STRAIGHT and waited >= STUCK_STEPS) or (self.is_disturbed and elbow > LOCKED))
+
+    def _unbend(self, gripper: float) -> Iterator[Action]:
+        """Straight up, without turning: that bends a straight arm."""
+        for _ in range(MOST_RISING_STEPS):
+            if self.now().arm_joints[ELBOW] < BENT:
+                return
+            yield np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, gripper])
 
     def stay(self, steps: int, gripper: float) -> Iterator[Action]:
         """Hold still, for the fingers to open or close."""

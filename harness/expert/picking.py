@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.expert.grasps import APPROACH, Grasp, best_grasp
-from harness.expert.motion import CAREFUL, CARRYING, FREE, TIGHT, Action, Motion, Skill
+from harness.expert.motion import CAREFUL, CARRYING, EMPTY, FREE, TIGHT, Action, Motion, Skill
 from harness.expert.servo import CLOSED, OPEN, UP, Vector
 
 SLIPPED = 0.03
 """An object that moved this far in the hand was dropped [m]."""
 STILL_OPEN = 0.075
 """Distance of the fingers [m] from which on they have not begun to close: they open to 0.08."""
-EMPTY = 0.002
-"""Fingers nearer than this hold nothing [m]."""
 LIFTED = 0.3
 """Share of the hand's rise by which the object's origin must have risen: a plate held by its rim tilts."""
 FUNNEL = 5.0

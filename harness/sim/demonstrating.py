@@ -70,7 +70,11 @@ class DemonstrationSource:
         if self._driver is None:
             expert = self._expert
             return self._disturbance.applied(
-                label, presses=expert.presses, reaches=expert.reaches, lowers=expert.lowers
+                label,
+                presses=expert.presses,
+                reaches=expert.reaches,
+                outward=expert.outward,
+                lowers=expert.lowers,
             )
         self._expert.reconsider()
         return self._driver.action(step)

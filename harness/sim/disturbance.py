@@ -7,8 +7,9 @@ An open hand is disturbed as it moves, little while it rests, and not at all whi
 grasped again, and then the expert rises with open fingers from where another demonstration closes them. A policy that sees one picture
 cannot tell the two apart, and does neither. A hand that carries something is led astray a little: without that no demonstration shows
 how to come back above the place it is put down at. On the way to a grasp, and well before it, the fingers sometimes close by
-themselves: a policy that has missed then knows what to do with empty hands. Fingers that are spread inside a plate and slide it would
-leave it, and are not disturbed.
+themselves: a policy that has missed then knows what to do with empty hands. Where the arm is nearly stretched the hand is sometimes
+pushed on until it is, as a policy's momentum does: only rising bends it again, which nothing else shows. Fingers that are spread
+inside a plate and slide it would leave it, and are not disturbed.
 
 What is put down may be carried beside its place at the end, and dropped there: a policy that lets go in the wrong place then knows to
 take it again. The expert's labels meanwhile: back above the place, and do not let go.
@@ -26,6 +27,9 @@ FAST, STILL, CARRYING = 0.5, 0.2, 0.3
 closed one that moves sideways so fast, and does not rise (a lift may be aslant), the third."""
 PUSH_CHANCE, PUSH_STEPS = 0.01, 5
 """Per step: whether a push begins at strength 1, while the hand is open and moves; and how long it lasts."""
+OVERREACH_CHANCE, OVERREACH_STEPS = 0.02, 12
+"""Per step: whether an open hand that reaches far is pushed on, away from the robot, at strength 1; and for how long. The arm is
+straight then, and no pull bends it."""
 FUMBLE_CHANCE, FUMBLE_STEPS = 0.03, 20
 """Per step: whether the fingers begin to close by themselves at strength 1, while the hand is on its way to a grasp; and for how long,
 unless it is near before. They take 18 steps."""
@@ -66,13 +70,20 @@ class Disturbance:
         self._aside_left = self._drop_left = 0
 
     def applied(
-        self, action: NDArray[np.float64], *, presses: bool = False, reaches: bool = False, lowers: bool = False
+        self,
+        action: NDArray[np.float64],
+        *,
+        presses: bool = False,
+        reaches: bool = False,
+        outward: NDArray[np.float64] | None = None,
+        lowers: bool = False,
     ) -> NDArray[np.float64]:
         """The action (7,) to be executed in place of `action` (7,).
 
         Args:
             presses: whether open fingers hold something, spread inside it: then nothing is disturbed.
             reaches: whether the hand is on its way to a grasp, and not near it: else its fingers are left alone.
+            outward: (3,) where the hand would stretch the arm, while it is on its way to a grasp that is far; else None.
             lowers: whether what it holds is about to be let go where it may stand beside its place.
         """
         if self._misplaces and lowers:
@@ -93,6 +104,12 @@ class Disturbance:
             share = CARRYING if np.abs(action[:2]).max() >= FAST and action[2] < FAST else 0.0
         if self._push_left == 0 and self._generator.random() < PUSH_CHANCE * self._strength and share == 1.0:
             self._push, self._push_left = self._direction(), PUSH_STEPS
+        if (
+            outward is not None
+            and self._push_left == 0
+            and self._generator.random() < OVERREACH_CHANCE * self._strength
+        ):
+            self._push, self._push_left = outward, OVERREACH_STEPS
         fresh = self._generator.normal(scale=ACTION_STD * self._strength, size=6)
         self._noise = ACTION_MEMORY * self._noise + np.sqrt(1.0 - ACTION_MEMORY**2) * fresh
         disturbed = action.copy()

@@ -45,6 +45,10 @@ class SimulatorPrivilegedState:
         return self._data.site_xmat[self._robot.eef_site_id].reshape(3, 3).copy()
 
     @property
+    def arm_joints(self) -> NDArray[np.float64]:
+        return self._data.qpos[self._robot._ref_joint_pos_indexes].copy()
+
+    @property
     def finger_width(self) -> float:
         left, right = self._data.qpos[self._robot._ref_gripper_joint_pos_indexes]
         return float(left - right)

@@ -12,6 +12,8 @@ from harness.sim.disturbance import (
     FUMBLE_CHANCE,
     FUMBLE_STEPS,
     MISPLACED_STEPS,
+    OVERREACH_CHANCE,
+    OVERREACH_STEPS,
     PUSH_CHANCE,
     PUSH_STEPS,
     START_STEPS,
@@ -87,6 +89,22 @@ def test_it_starts_with_a_push_and_pushes_now_and_then() -> None:
     assert pushed[:START_STEPS].mean() > 0.5
     expected = PUSH_CHANCE * PUSH_STEPS / (1 + PUSH_CHANCE * PUSH_STEPS)
     assert 0.4 * expected < pushed[START_STEPS:].mean() < 1.5 * expected
+
+
+def test_a_hand_that_reaches_far_is_pushed_on_now_and_then() -> None:
+    outward = np.array([0.6, -0.8, 0.0])
+
+    def pushed_on(strength: float, where: np.ndarray | None) -> np.ndarray:
+        reaching = Disturbance(strength, np.random.default_rng(0))
+        actions = np.stack([reaching.applied(ACTION, outward=where) for _ in range(20_000)])
+        along = np.convolve(actions[START_STEPS:, :3] @ outward, np.ones(OVERREACH_STEPS) / OVERREACH_STEPS, "valid")
+        return along > 0.85  # on average over such a push, which is longer than others
+
+    share = OVERREACH_CHANCE * OVERREACH_STEPS / (1 + OVERREACH_CHANCE * OVERREACH_STEPS)
+    found = pushed_on(1.0, outward)
+    assert 0.2 / OVERREACH_STEPS < found.mean() / share < 2.0
+    assert not pushed_on(1.0, None).any()
+    assert not pushed_on(0.0, outward).any()
 
 
 def test_what_is_lowered_is_carried_aside_and_dropped_once() -> None:
