@@ -45,7 +45,7 @@ def slide_plate(motion: Motion, plate: str, region: str) -> Skill:
     for waypoint in way:
         motion.rotation = _along(motion, plate, waypoint)
         yield from motion.go(lambda: inside(ABOVE_ORIGIN + 0.01), CLOSED, CAREFUL, 0.008, turn_tolerance=0.15)
-        yield from motion.go(lambda: inside(ABOVE_ORIGIN), CLOSED, CAREFUL, 0.004)
+        yield from motion.go(lambda: inside(ABOVE_ORIGIN), CLOSED, CAREFUL, motion.grasp_tolerance)
         motion.presses = True
         yield from motion.stay(7, OPEN)
         yield from _drag(motion, plate, waypoint)
