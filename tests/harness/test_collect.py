@@ -93,7 +93,7 @@ def test_a_bowl_that_is_put_down_beside_the_plate_is_taken_again(tmp_path: Path)
         suite=("libero_spatial",),
         tasks=("6",),
         demos_per_task=1,
-        first_seed=60001,
+        first_seed=60002,
         noise=1.0,
         misplaced=1.0,
         stage="traces",
