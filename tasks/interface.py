@@ -243,66 +243,52 @@ class PrivilegedState(Protocol):
     @property
     def goal(self) -> tuple[tuple[str, ...], ...]:
         """The goal's predicates, such as `("on", "akita_black_bowl_1", "plate_1")`."""
-        ...
 
     @property
     def names(self) -> tuple[str, ...]:
         """Bodies of the task's objects and fixtures."""
-        ...
 
     @property
     def base_position_world(self) -> NDArray[np.float64]:
         """(3,) [m]: the robot's base."""
-        ...
 
     @property
     def eef_position_world(self) -> NDArray[np.float64]:
         """(3,) [m]"""
-        ...
 
     @property
     def eef_rotation_world(self) -> NDArray[np.float64]:
         """(3, 3)"""
-        ...
 
     @property
     def arm_joints(self) -> NDArray[np.float64]:
         """(7,) [rad]: from the base on."""
-        ...
 
     @property
     def finger_width(self) -> float:
         """Distance between the finger joints' positions [m]."""
-        ...
 
     def position_world(self, name: str) -> NDArray[np.float64]:
         """(3,) [m]: the origin of an object, fixture or site."""
-        ...
 
     def rotation_world(self, name: str) -> NDArray[np.float64]:
         """(3, 3): the orientation of an object, fixture or site."""
-        ...
 
     def category(self, name: str) -> str:
         """LIBERO's category, such as `akita_black_bowl`."""
-        ...
 
     @property
     def categories(self) -> dict[str, str]:
         """LIBERO's category of every object and fixture, tables included."""
-        ...
 
     def parent(self, region: str) -> str:
         """The object, fixture or table that a region belongs to; empty for an object or fixture itself."""
-        ...
 
     def half_extent_world(self, region: str) -> NDArray[np.float64]:
         """(3,) [m]: half the size of the world-aligned box that LIBERO takes a region for."""
-        ...
 
     def boxes(self, name: str) -> Boxes:
         """The collision geometry of an object, fixture, or of the moving part (a drawer) that a region is in."""
-        ...
 
     def joint_position(self, name: str) -> float:
         """Of a fixture's or a drawer region's joint [m or rad].
@@ -310,15 +296,12 @@ class PrivilegedState(Protocol):
         Raises:
             ValueError: it has none.
         """
-        ...
 
     def holds(self, predicate: tuple[str, ...]) -> bool:
         """Whether a predicate of the goal holds now."""
-        ...
 
     def fingers_touch(self, name: str) -> int:
         """How many of the two fingers are in contact with an object or fixture."""
-        ...
 
 
 @runtime_checkable

@@ -102,7 +102,7 @@ def test_a_hand_that_reaches_far_is_pushed_on_now_and_then() -> None:
 
     share = OVERREACH_CHANCE * OVERREACH_STEPS / (1 + OVERREACH_CHANCE * OVERREACH_STEPS)
     found = pushed_on(1.0, outward)
-    assert 0.2 / OVERREACH_STEPS < found.mean() / share < 2.0
+    assert 0.2 < found.mean() / share < 0.8  # windows that lie within a push
     assert not pushed_on(1.0, None).any()
     assert not pushed_on(0.0, outward).any()
 
