@@ -64,14 +64,18 @@ def is_shard(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
+@torch.no_grad()
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of it; changes to it are changes of the tensor."""
+    """What this process holds of it, without its history; changes to it are changes of the tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def locals_of(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """`local` of each."""
-    return [local(tensor) for tensor in tensors]
+def part_of(part: Tensor, tensor: Tensor) -> Tensor:
+    """What this process holds of something that is divided as `tensor` is, as such a thing; `part` itself where nothing is."""
+    if not isinstance(tensor, DTensor):
+        return part
+    mesh, placements = tensor.device_mesh, tensor.placements
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
 def like(value: Tensor, tensor: Tensor) -> Tensor:

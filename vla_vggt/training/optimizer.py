@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -14,12 +14,17 @@ LAST_LR = 0.0
 
 
 def make_adamw(
-    model: nn.Module, *, lr: float, weight_decay: float, language: nn.Module | None = None, language_share: float = 1.0
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    language: Sequence[torch.Tensor] = (),
+    language_share: float = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101), fused on a GPU; matrices decay, gains, biases and embeddings do not.
 
     Args:
-        language: a language model that is trained too; none of it decays.
+        language: what is trained of a language model; none of it decays.
         language_share: its learning rate, as a part of the model's. Each group has its part as `share`.
     """
     linear = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)}
@@ -28,9 +33,8 @@ def make_adamw(
         {"params": [p for p in parameters if id(p) in linear], "weight_decay": weight_decay, "share": 1.0},
         {"params": [p for p in parameters if id(p) not in linear], "weight_decay": 0.0, "share": 1.0},
     ]
-    if language is not None:
-        trained = [p for p in language.parameters() if p.requires_grad]
-        groups.append({"params": trained, "weight_decay": 0.0, "share": language_share})
+    if language:
+        groups.append({"params": list(language), "weight_decay": 0.0, "share": language_share})
     return torch.optim.AdamW(groups, lr=lr, betas=BETAS, fused=parameters[0].is_cuda)
 
 

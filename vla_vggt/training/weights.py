@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vla_vggt.models.sharding import gathered, is_shard, like, local, locals_of
+from vla_vggt.models.sharding import gathered, is_shard, like, local, part_of
 from vla_vggt.models.tuned_language import TunedLanguage
 from vla_vggt.training.chunk_loss import ChunkLoss
 from vla_vggt.training.optimizer import learning_rate, make_adamw, update_average
@@ -55,11 +55,15 @@ class TrainedWeights:
             for name, parameter in language.named_parameters():
                 if parameter.requires_grad:
                     self._trained[LANGUAGE + name], self._averaged[LANGUAGE + name] = parameter, averaged[name]
+        # AdamW takes what this process holds of a divided weight, an ordinary tensor: of a DTensor every operation costs time
+        self._divided = {name: local(weight) for name, weight in self._trained.items() if is_shard(weight)}
+        self._held = self._trained | self._divided
+        self._held_averages = [local(average) for average in self._averaged.values()]
         self._optimizer = make_adamw(
             loss.model,
             lr=plan.lr,
             weight_decay=plan.weight_decay,
-            language=language,
+            language=[weight for name, weight in self._held.items() if name.startswith(LANGUAGE)],
             language_share=plan.language_share,
         )
 
@@ -72,15 +76,14 @@ class TrainedWeights:
         """Take the gradients of step 0, 1, … into account and forget them: their norm, [] float32."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr(step) * group["share"]
+        for name, held in self._divided.items():
+            gradient = self._trained[name].grad
+            held.grad = None if gradient is None else local(gradient)
+            self._trained[name].grad = None
         norm = self._clip_gradients()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        update_average(
-            locals_of(self._averaged.values()),
-            locals_of(self._trained.values()),
-            decay=self._plan.ema_decay,
-            step=step,
-        )
+        update_average(self._held_averages, self._held.values(), decay=self._plan.ema_decay, step=step)
         return norm
 
     def state(self) -> dict[str, Tensor]:
@@ -88,8 +91,8 @@ class TrainedWeights:
         tensors: dict[str, Tensor] = {}
         for name, parameter in self._trained.items():
             tensors[f"weights.{name}"] = parameter
-            moments = self._optimizer.state.get(parameter, {})
-            tensors |= {f"{key}.{name}": moments[key] for key in MOMENTS if key in moments}
+            moments = self._optimizer.state.get(self._held[name], {})
+            tensors |= {f"{key}.{name}": part_of(moments[key], parameter) for key in MOMENTS if key in moments}
             if name.startswith(LANGUAGE):
                 tensors[f"average.{name}"] = self._averaged[name]
         return gathered(tensors)
@@ -108,19 +111,24 @@ class TrainedWeights:
                 if tensor is None or tensor.shape != parameter.shape:
                     found = "nothing" if tensor is None else list(tensor.shape)
                     raise ValueError(f"expected {key}.{name} {list(parameter.shape)} in the checkpoint, found {found}")
-                saved[key] = like(tensor, parameter)
-            parameter.copy_(saved.pop("weights"))
-            count = torch.tensor(float(step), device=parameter.device if parameter.is_cuda else "cpu")
-            self._optimizer.state[parameter] = {"step": count, **saved}
+                saved[key] = local(like(tensor, parameter))
+            held = self._held[name]
+            held.copy_(saved.pop("weights"))
+            count = torch.tensor(float(step), device=held.device if held.is_cuda else "cpu")
+            self._optimizer.state[held] = {"step": count, **saved}
             if f"average.{name}" in tensors:
                 self._averaged[name].copy_(like(tensors[f"average.{name}"], parameter))
         self.average.model.load_state_dict(average)
 
     def _clip_gradients(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self._trained.values() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([gradient for gradient in gradients if not is_shard(gradient)])
-        divided = [local(gradient) for gradient in gradients if is_shard(gradient)]
+        whole = [
+            weight.grad
+            for name, weight in self._trained.items()
+            if name not in self._divided and weight.grad is not None
+        ]
+        divided = [held.grad for held in self._divided.values() if held.grad is not None]
+        norm = torch.nn.utils.get_total_norm(whole)
         if divided:
             norm = (norm**2 + self._processes.add_up(torch.nn.utils.get_total_norm(divided) ** 2)).sqrt()
-        torch._foreach_mul_(locals_of(gradients), (self._plan.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_([*whole, *divided], (self._plan.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
