@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from harness.preparation import Evaluation
 from harness.rollout.batcher import ExplainedPolicyError
-from harness.rollout.engine import Engine, EngineLimits, Incident, RecordingError, RunEnd
+from harness.rollout.engine import Engine, EngineLimits, FollowUp, Incident, RecordingError, RunEnd, nothing_more
 from harness.rollout.in_process import run_in_process
 from harness.sim.gl import set_environment
 from harness.sim.settings import TraceWriteError
@@ -47,8 +47,9 @@ def roll_out(
     todo: Sequence[EpisodeSpec],
     limits: EngineLimits,
     on_record: Callable[[EpisodeRecord], None],
+    follow_up: FollowUp = nothing_more,
 ) -> RunEnd:
-    """Run the episodes `todo`, each record handed to `on_record` as it ends; returns why it stopped."""
+    """Run the episodes `todo` and what `follow_up` adds, each record handed to `on_record` as it ends; returns why it stopped."""
     if not todo:
         return RunEnd(reason="completed", detail="")
     if evaluation.workers == 0:
@@ -58,7 +59,7 @@ def roll_out(
                 os.environ["MUJOCO_EGL_DEVICE_ID"] = str(evaluation.drawn.egl_devices[0])
         os.environ.setdefault("MUJOCO_GL", "disable")  # nothing is rendered: look for no GL library
         try:
-            run_in_process(todo, evaluation.policy, evaluation.settings, on_record)
+            run_in_process(todo, evaluation.policy, evaluation.settings, on_record, follow_up)
         except KeyboardInterrupt:
             return RunEnd(reason="interrupted", detail="interrupted by the user")
         except (RecordingError, TraceWriteError) as error:
@@ -86,4 +87,4 @@ def roll_out(
         on_record=on_record,
         on_incident=on_incident,
     )
-    return engine.run(todo)
+    return engine.run(todo, follow_up)

@@ -62,6 +62,11 @@ class RunProgress:
             self._last_line = now
             self._console.print(f"{self._done}/{self._total} episodes, {self.rates()}", highlight=False)
 
+    def expect(self, more: int) -> None:
+        """The run has that many episodes more than was thought."""
+        self._total += more
+        self._bar.update(self._task, total=self._total)
+
     def rates(self) -> str:
         """Success so far, pace and time left."""
         minutes = (time.monotonic() - self._started) / 60

@@ -74,6 +74,24 @@ class Attempts:
         return record.outcome is Outcome.SUCCESS or self._arguments.keeps_failures
 
 
-def due(attempts: Sequence[Attempts], records: Mapping[str, EpisodeRecord]) -> list[EpisodeSpec]:
-    """What has to be run next, of all tasks."""
-    return [spec for task in attempts for spec in task.due(records)]
+class Queue:
+    """What has to be run, of all tasks: at first, and once more is known.
+
+    Args:
+        attempts: at each task.
+        records: episode id → result; those of a session that goes on are added to it by others.
+    """
+
+    def __init__(self, attempts: Sequence[Attempts], records: Mapping[str, EpisodeRecord]) -> None:
+        self._tasks = {str(task.task): task for task in attempts}
+        self._records = records
+        self.first = [spec for task in attempts for spec in task.due(records)]
+        """Enough, should all of them succeed."""
+        self._queued = {spec.episode_id for spec in self.first}
+
+    def after(self, record: EpisodeRecord) -> list[EpisodeSpec]:
+        """What has to be run besides, now that this record is among the others: another attempt where one failed."""
+        due = self._tasks[str(record.spec.task)].due(self._records)
+        more = [spec for spec in due if spec.episode_id not in self._queued]
+        self._queued.update(spec.episode_id for spec in more)
+        return more

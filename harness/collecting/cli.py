@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.collecting.arguments import CollectArguments
-from harness.collecting.attempts import Attempts, due
+from harness.collecting.attempts import Attempts, Queue
 from harness.collecting.preparation import prepare_collection
 from harness.collecting.rendering import render_decoded_sets, render_demonstrations, write_lerobot_sets
 from harness.execution import END_MEANINGS, keep_record, roll_out
@@ -26,7 +26,7 @@ from harness.rollout.render_pool import RenderPoolError
 from harness.sim.gl import GlError
 from harness.terminal import Terminal
 from results.run_directory import RunDirectory
-from tasks.interface import EpisodeRecord, Outcome
+from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome
 
 USER_ERRORS = (ValueError, OSError, GlError, RenderPoolError)
 EXIT_OK, EXIT_INCOMPLETE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -125,18 +125,20 @@ def _simulate(
 ) -> RunEnd:
     """Attempt, and attempt again what failed, until all demonstrations are there or a task is given up."""
     limits = EngineLimits(worker_timeout_s=arguments.worker_timeout_s, max_errors=arguments.max_errors)
-    while todo := due(attempts, records):
-        with RunProgress(terminal.out, len(todo)) as progress:
+    queue = Queue(attempts, records)
+    with RunProgress(terminal.out, len(queue.first)) as progress:
 
-            def on_record(record: EpisodeRecord, progress: RunProgress = progress) -> None:
-                keep_record(evaluation.run, record)
-                records[record.spec.episode_id] = record
-                progress.add(record)
+        def on_record(record: EpisodeRecord) -> None:
+            keep_record(evaluation.run, record)
+            records[record.spec.episode_id] = record
+            progress.add(record)
 
-            end = roll_out(evaluation, todo, limits, on_record)
-        if end.reason != "completed":
-            return end
-    return RunEnd(reason="completed", detail="")
+        def follow_up(record: EpisodeRecord) -> Sequence[EpisodeSpec]:
+            more = queue.after(record)
+            progress.expect(len(more))
+            return more
+
+        return roll_out(evaluation, queue.first, limits, on_record, follow_up)
 
 
 def print_attempts(console: Console, attempts: Sequence[Attempts], records: dict[str, EpisodeRecord]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.collecting.arguments import CollectArguments
-from harness.collecting.attempts import Attempts, due
+from harness.collecting.attempts import Attempts, Queue
 from harness.drawing import NOTHING_DRAWN, find_drawing
 from harness.expert.planner import check_supported
 from harness.machine import check_workers, count_workers
@@ -35,7 +35,7 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
     protocol = find_protocol(arguments.protocol)
     tasks = _tasks(arguments)
     attempts = [Attempts(task, protocol, arguments) for task in tasks]
-    plan = Plan(protocol=protocol, episodes=tuple(due(attempts, {})))
+    plan = Plan(protocol=protocol, episodes=tuple(Queue(attempts, {}).first))
     with contextlib.ExitStack() as undo:
         run = RunDirectory.reserve(arguments.output)
         undo.callback(run.release)

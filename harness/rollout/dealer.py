@@ -38,6 +38,10 @@ class Dealer:
 
     def __init__(self, specs: Sequence[EpisodeSpec]) -> None:
         self._queues: dict[str, deque[Job]] = {}
+        self.add(specs)
+
+    def add(self, specs: Sequence[EpisodeSpec]) -> None:
+        """More episodes, after those of their task."""
         for spec in specs:
             self._queues.setdefault(str(spec.task), deque()).append(Job(spec=spec, attempt=1))
 

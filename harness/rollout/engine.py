@@ -22,6 +22,13 @@ from harness.sim.worker import WorkerSetup
 from tasks.interface import EpisodeRecord, EpisodeSpec, Observation, Outcome, Policy, TimeSpent
 
 MAX_ATTEMPTS = 3
+FollowUp = Callable[[EpisodeRecord], Sequence[EpisodeSpec]]
+"""Which episodes a finished one entails."""
+
+
+def nothing_more(record: EpisodeRecord) -> Sequence[EpisodeSpec]:
+    """No further episodes."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +119,14 @@ class Engine:
         self.renderer = ""
         """OpenGL's renderer string, once a worker is ready."""
 
-    def run(self, specs: Sequence[EpisodeSpec]) -> RunEnd:
-        """Run the episodes; returns when all ended or something ended the run. Never raises for a worker's fault."""
+    def run(self, specs: Sequence[EpisodeSpec], follow_up: FollowUp = nothing_more) -> RunEnd:
+        """Run the episodes; returns when all ended or something ended the run. Never raises for a worker's fault.
+
+        Args:
+            specs: the episodes.
+            follow_up: asked after each record for episodes to run besides.
+        """
+        self._follow_up = follow_up
         self._descriptor = shared_images.create(shared_images.ImageSlots.bytes_for(self._shape))
         self._slots = shared_images.ImageSlots(self._descriptor, self._shape)
         self._inference = Inference(self._policy) if self._policy is not None else None
@@ -212,14 +225,14 @@ class Engine:
             case Query():
                 self._pending.append((worker, message))
             case Done():
-                self._finish(worker, message.record)
+                self._finish(worker, dealer, message.record)
             case Failed(kind="policy"):
                 raise _RunEndedError(RunEnd(reason="policy_error", detail=message.error))
             case Failed(kind="storage"):
                 raise _RunEndedError(RunEnd(reason="cannot_write", detail=message.error))
             case Failed(kind="simulation"):
                 assert worker.job is not None
-                self._finish(worker, _error_record(worker.job, message.error))
+                self._finish(worker, dealer, _error_record(worker.job, message.error))
             case Failed():
                 assert worker.job is not None
                 if worker.job.attempt < MAX_ATTEMPTS:
@@ -251,11 +264,12 @@ class Engine:
             worker.job = None
             dealer.put_back(job)
         else:
-            self._finish(worker, _error_record(job, why))
+            self._finish(worker, dealer, _error_record(job, why))
 
-    def _finish(self, worker: WorkerProcess, record: EpisodeRecord) -> None:
+    def _finish(self, worker: WorkerProcess, dealer: Dealer, record: EpisodeRecord) -> None:
         worker.job = None
         self._on_record(record)
+        dealer.add(self._follow_up(record))
         if self._inference is not None:
             self._inference.finish(record.spec.episode_id)
         if record.outcome is Outcome.ERROR:

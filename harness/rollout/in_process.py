@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from harness.rollout.batcher import Batcher
+from harness.rollout.engine import FollowUp
 from harness.sim.settings import RolloutSettings
 from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Policy
 
@@ -15,6 +17,7 @@ def run_in_process(
     policy: Policy | None,
     settings: RolloutSettings,
     on_record: Callable[[EpisodeRecord], None],
+    follow_up: FollowUp,
 ) -> None:
     """Run episodes one after another. Exceptions are not caught: a debugger stops where they arise.
 
@@ -33,11 +36,14 @@ def run_in_process(
         return chunk, time.perf_counter() - started
 
     try:
-        for spec in specs:
+        waiting = deque(specs)
+        while waiting:
+            spec = waiting.popleft()
             if policy is not None:
                 policy.start([spec])
             record = runner.run(spec, 1, query)
             on_record(record)
+            waiting.extend(follow_up(record))
             if policy is not None:
                 policy.finish([spec.episode_id])
     finally:

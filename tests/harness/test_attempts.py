@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.collecting.arguments import CollectArguments
-from harness.collecting.attempts import SPARE_ATTEMPTS, Attempts, due
+from harness.collecting.attempts import SPARE_ATTEMPTS, Attempts, Queue
 from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome
 from tasks.protocols import find_protocol
 from tasks.suites import load_suite
@@ -32,13 +32,16 @@ def seed(spec: EpisodeSpec) -> int:
 
 
 def collect(task: Attempts, failing: set[int], order: random.Random) -> list[int]:
-    """The seeds of the demonstrations, with rounds run in any order."""
+    """The seeds of the demonstrations, with attempts that end in any order."""
     records: dict[str, EpisodeRecord] = {}
-    while todo := due([task], records):
-        order.shuffle(todo)
-        for spec in todo:
-            outcome = Outcome.TIMEOUT if seed(spec) in failing else Outcome.SUCCESS
-            records[spec.episode_id] = result(spec, outcome)
+    queue = Queue([task], records)
+    running = queue.first
+    while running:
+        spec = running.pop(order.randrange(len(running)))
+        outcome = Outcome.TIMEOUT if seed(spec) in failing else Outcome.SUCCESS
+        records[spec.episode_id] = result(spec, outcome)
+        running += queue.after(records[spec.episode_id])
+    assert not task.due(records), "nothing was left out"
     return [seed(kept.spec) for kept in task.kept(records)]
 
 
@@ -47,6 +50,21 @@ def test_failures_are_replaced_by_the_next_seeds() -> None:
     assert [seed(spec) for spec in task.due({})] == [100, 101, 102, 103]
     for number in range(5):
         assert collect(task, {101, 104}, random.Random(number)) == [100, 102, 103, 105]
+
+
+def test_a_failure_is_made_up_for_at_once_and_only_once() -> None:
+    task = attempts(demos_per_task=3, first_seed=100)
+    records: dict[str, EpisodeRecord] = {}
+    queue = Queue([task], records)
+    first, second, third = queue.first
+
+    def after(spec: EpisodeSpec, outcome: Outcome) -> list[int]:
+        records[spec.episode_id] = result(spec, outcome)
+        return [seed(more) for more in queue.after(records[spec.episode_id])]
+
+    assert after(third, Outcome.TIMEOUT) == [103]
+    assert after(first, Outcome.SUCCESS) == []
+    assert after(second, Outcome.ERROR) == [104]
 
 
 def test_a_session_that_was_cut_off_goes_on_where_it_was() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from harness.policies.simple import BlindPolicy, ZeroPolicy
-from harness.rollout.engine import Engine, EngineLimits, Incident, RunEnd
+from harness.rollout.engine import Engine, EngineLimits, FollowUp, Incident, RunEnd, nothing_more
 from harness.sim.settings import RolloutSettings
 from tasks.interface import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, OpenLoopSpec, Outcome, Policy
 from tasks.plan import plan_official
@@ -46,6 +46,7 @@ def run(
     worker_policy: str = "",
     workers: int = 1,
     incidents: list[Incident] | None = None,
+    follow_up: FollowUp = nothing_more,
 ) -> tuple[RunEnd, list[EpisodeRecord]]:
     records: list[EpisodeRecord] = []
     incidents = [] if incidents is None else incidents
@@ -62,7 +63,7 @@ def run(
     )
     if meanwhile is not None:
         threading.Thread(target=meanwhile, args=(engine,), daemon=True).start()
-    end = engine.run(specs)
+    end = engine.run(specs, follow_up)
     assert engine.worker_pids == []
     return end, records
 
@@ -114,6 +115,19 @@ class TestFaults:
         assert "was killed by SIGKILL" in incidents[0].why
         assert [r.attempt for r in records] == [2, 1]
         assert policy.started == [SPECS[0].episode_id, SPECS[0].episode_id, SPECS[1].episode_id]
+        assert [r.final_state_sha256 for r in records] == [r.final_state_sha256 for r in undisturbed]
+
+    def test_an_episode_may_entail_others(self, tmp_path: Path, undisturbed: list[EpisodeRecord]) -> None:
+        first, *others = SPECS
+        asked: list[str] = []
+
+        def follow_up(record: EpisodeRecord) -> Sequence[EpisodeSpec]:
+            asked.append(record.spec.episode_id)
+            return others if record.spec == first else ()
+
+        end, records = run(ZeroPolicy(), tmp_path, specs=[first], follow_up=follow_up)
+        assert end.reason == "completed"
+        assert asked == [record.spec.episode_id for record in records]
         assert [r.final_state_sha256 for r in records] == [r.final_state_sha256 for r in undisturbed]
 
     def test_a_stalled_worker_is_replaced(self, tmp_path: Path, undisturbed: list[EpisodeRecord]) -> None:
