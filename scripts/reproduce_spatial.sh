@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=12000}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
-: "${IMAGE_PX:=128}" "${SAVE_EVERY:=2000}"         # pixels, as the policy sees them; steps between validations, with a checkpoint each
+: "${IMAGE_PX:=128}" "${SAVE_EVERY:=4000}"         # pixels, as the policy sees them; steps between validations, with a checkpoint each
 : "${MORE:=--data-on-device}"                     # more arguments for vla-train; libero_goal did better with --no-proprioception
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task, LIBERO's starts, driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,13 +166,10 @@ def best_grasp(
     if not candidates:
         raise NoGraspError(f"no part of {name} is narrower than the open gripper, {MAX_OPENING * 1000:.0f} mm")
 
-    def cost(grasp: Grasp) -> float:
-        place = state.position_world(name) + grasp.entry
-        way = [place - grasp.approach * back for back in (0.0, APPROACH / 2, APPROACH)]
-        room = min(clearance(OPEN_HAND, position, grasp.rotation, others) for position in way)
+    def cost(grasp: Grasp, room: float) -> float:
         return (
             float(np.linalg.norm(rotation_error(grasp.rotation, state.eef_rotation_world))) * 0.15
-            + max(0.0, float(np.linalg.norm((place - state.base_position_world)[:2])) - COMFORTABLE_REACH) * 10.0
+            + max(0.0, float(np.linalg.norm((place(grasp) - state.base_position_world)[:2])) - COMFORTABLE_REACH) * 10.0
             + max(0.0, ROOM - room) * 50.0
             + grasp.opening * 10.0
             + SLANTED * float(grasp.approach[2] > -0.9)
@@ -180,11 +177,37 @@ def best_grasp(
             + sum(_alike(grasp, other) for other in failed)
         )
 
-    best = min(candidates, key=cost)
+    def place(grasp: Grasp) -> Vector:
+        return state.position_world(name) + grasp.entry
+
+    def room(grasp: Grasp) -> float:
+        way = [place(grasp) - grasp.approach * back for back in (0.0, APPROACH / 2, APPROACH)]
+        return min(clearance(OPEN_HAND, position, grasp.rotation, others) for position in way)
+
+    best = candidates[
+        cheapest([cost(grasp, ROOM) for grasp in candidates], lambda n: cost(candidates[n], room(candidates[n])))
+    ]
     shoulder = state.base_position_world + UP * SHOULDER
     wrist = state.position_world(name) + best.entry - best.approach * APPROACH + UP * WRIST - shoulder
     stretched = wrist[2] > HIGH and np.linalg.norm(wrist) > STRETCHED
     return dataclasses.replace(best, back=SHORT_APPROACH) if stretched else best
+
+
+def cheapest(bounds: Sequence[float], cost: Callable[[int], float]) -> int:
+    """The first of those that cost least.
+
+    Args:
+        bounds: what each costs at least: how much room a grasp has takes long to find, and few can be the best.
+        cost: of the n-th, exactly.
+    """
+    best: tuple[float, int] | None = None
+    for number in sorted(range(len(bounds)), key=bounds.__getitem__):
+        if best is not None and bounds[number] > best[0]:
+            break
+        found = (cost(number), number)
+        best = found if best is None else min(best, found)
+    assert best is not None
+    return best[1]
 
 
 def _alike(grasp: Grasp, other: Grasp) -> float:

@@ -9,7 +9,17 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from harness.expert.expert import ScriptedExpert
-from harness.expert.grasps import APPROACH, HOLDS, SHORT_APPROACH, Grasp, Rim, _on_rim, best_grasp, drawer_around
+from harness.expert.grasps import (
+    APPROACH,
+    HOLDS,
+    SHORT_APPROACH,
+    Grasp,
+    Rim,
+    _on_rim,
+    best_grasp,
+    cheapest,
+    drawer_around,
+)
 from harness.expert.motion import (
     BENT,
     ELBOW,
@@ -258,6 +268,20 @@ def test_a_hand_that_stalls_before_the_grasp_comes_in_once_more(
     steps_of(carrier.pick(AT_HERE), Empty([away]))
     assert came == [True, False][:times], "the second time it is near already"
     assert not carrier._motion.reaches
+
+
+def test_the_cheapest_is_found_without_looking_at_what_cannot_be() -> None:
+    def cost(number: int) -> float:
+        looked.append(number)
+        return costs[number]
+
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        looked: list[int] = []
+        bounds = generator.integers(0, 6, 8) / 2
+        costs = list(bounds + generator.integers(0, 4, 8) / 2)  # many are equal
+        assert cheapest(list(bounds), cost) == costs.index(min(costs))
+        assert set(looked) == {n for n in range(8) if bounds[n] <= min(costs)}
 
 
 def test_the_hand_points_down_with_its_fingers_along_the_axis() -> None:
