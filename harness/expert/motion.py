@@ -27,6 +27,8 @@ ELBOW, STRETCHED, STRAIGHT, LOCKED, BENT = 3, -1.2, -0.3, -0.1, -0.5
 """The joint of the arm that its own momentum may stretch; from which angles on it is far, nearly and quite straight, and up to which
 it is then bent [rad]. It ends at -0.07. No pull towards the robot bends an arm that is straight: expert and policies alike stayed
 there until the end."""
+BEGINNING_STEPS, STOPPED = 4, 0.0005
+"""Fingers move fast after so many steps; those that then move less than this in a step [m] have closed on something, or are open."""
 STUCK_STEPS, MOST_RISING_STEPS = 5, 40
 """How long an empty hand on a straight arm may not get nearer before it rises, and how long it rises at most."""
 PUSHED_AWAY = 0.005
@@ -111,10 +113,18 @@ class Motion:
                 return
             yield np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, gripper])
 
-    def stay(self, steps: int, gripper: float) -> Iterator[Action]:
-        """Hold still, for the fingers to open or close."""
-        here = self.now().eef_position_world
-        for _ in range(steps):
+    def stay(self, steps: int, gripper: float, position: Vector | None = None) -> Iterator[Action]:
+        """Hold still at `position` (3,), or here, for the fingers to open or close.
+
+        Where the hand is disturbed, only until they have stopped. A hand that waits looks the same at every step: a policy, which does
+        not count them, may wait for good.
+        """
+        here = self.now().eef_position_world if position is None else position
+        width = np.inf
+        for step in range(steps):
+            before, width = width, self.now().finger_width
+            if self.is_disturbed and step >= BEGINNING_STEPS and abs(before - width) < STOPPED:
+                return
             yield self.toward(here, gripper, TIGHT)
 
     def travel(

@@ -129,10 +129,10 @@ class Carrier:
 
     def _close(self, position: Vector) -> Iterator[Action]:
         """Close the fingers at `position` (3,): if it moved with the object, the hand would chase what a finger pushes."""
-        motion, steps = self._motion, 0
-        while steps < CLOSING_STEPS or (motion.only_advises and motion.now().finger_width > STILL_OPEN):
+        motion = self._motion
+        yield from motion.stay(CLOSING_STEPS, CLOSED, position)
+        while motion.only_advises and motion.now().finger_width > STILL_OPEN:
             yield motion.toward(position, CLOSED, TIGHT)
-            steps += 1
 
     def held(self) -> bool:
         """Whether both fingers hold the object."""

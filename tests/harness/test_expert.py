@@ -21,6 +21,7 @@ from harness.expert.grasps import (
     drawer_around,
 )
 from harness.expert.motion import (
+    BEGINNING_STEPS,
     BENT,
     ELBOW,
     FREE,
@@ -189,9 +190,27 @@ def test_fingers_that_somebody_else_does_not_close_are_told_to_close_on() -> Non
         motion.only_advises = only_advises
         return steps_of(Carrier(motion, "bowl")._close(np.zeros(3)), hand)
 
-    assert close(Hand([0.0], widths=[0.08]), only_advises=False) == CLOSING_STEPS
+    assert close(Hand([0.0], widths=[0.08]), only_advises=False) == BEGINNING_STEPS
     assert close(Hand([0.0], widths=[0.08] * 40 + [0.07]), only_advises=True) == 40
-    assert close(Hand([0.0], widths=[0.08] * 5 + [0.07]), only_advises=True) == CLOSING_STEPS
+    assert close(Hand([0.0], widths=[0.08] * 9 + [0.07]), only_advises=True) == 9
+
+
+@pytest.mark.parametrize(
+    ("widths", "steps"),
+    [
+        ([0.0790, 0.0784, 0.0720, 0.0601, 0.0482, 0.0361, 0.0240, 0.0120, 0.0089, 0.0086, 0.0086], 9),  # on a rim
+        ([0.0790, 0.0769, 0.0665, 0.0507, 0.0427, 0.0423, 0.0421], 5),  # on something wide
+        ([0.0790, 0.0784, 0.0720, *[0.0600 - 0.0006 * n for n in range(40)]], CLOSING_STEPS),  # never
+    ],
+)
+def test_disturbed_it_waits_no_longer_than_its_fingers_move(widths: list[float], steps: int) -> None:
+    def waits(*, disturbed: bool) -> int:
+        hand = Hand([0.0], widths=widths)
+        motion = Motion(lambda: hand, disturbed=disturbed)  # type: ignore[arg-type,return-value]
+        return steps_of(motion.stay(CLOSING_STEPS, CLOSED), hand)
+
+    assert waits(disturbed=True) == steps
+    assert waits(disturbed=False) == CLOSING_STEPS
 
 
 def test_a_hand_whose_fingers_are_not_open_waits_before_the_grasp() -> None:
