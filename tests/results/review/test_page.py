@@ -21,7 +21,7 @@ from tests.results.review.runs import STEPS, episodes, write_run
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LETTERS = "sffesfssff" * 2
 FIRST_FAILURE, SECOND_FAILURE = "libero_spatial/00/01/r0", "libero_spatial/00/02/r0"
-INTERACTIVE_S = 1.5
+INTERACTIVE_S, MOST_TIMES = 1.5, 4.0
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
 
@@ -350,19 +350,26 @@ def test_contrast_is_aa(page: Page, folder: Path, scheme: str) -> None:
         assert min(contrasts(page, CONTROLS)) >= 3.0
 
 
+def interactive_after(page: Page, address: str, enough_s: float) -> float:
+    """The least time [s] from an address to a page that answers, of up to ten, while it is more than enough: a machine may be busy."""
+    open_page(page, address)  # the server imports and the browser compiles
+    times: list[float] = []
+    while not times or (min(times) >= enough_s and len(times) < 10):
+        page.goto("about:blank")
+        started = time.monotonic()
+        open_page(page, address)
+        page.keyboard.press("j")
+        times.append(time.monotonic() - started)
+    return min(times)
+
+
 def test_a_run_of_two_thousand_is_interactive_in_time(page: Page, tmp_path: Path) -> None:
-    records = [r for task in range(10) for r in episodes("sffessssss" * 5, task)]
-    many = [*records, *(r for k in range(10, 40) for r in episodes("sffessssss" * 5, k))]
-    folder = write_run(tmp_path / "run", many, files=False)
-    with served(folder) as address:
-        open_page(page, address)  # the server imports and the browser compiles
-        times: list[float] = []
-        while not times or (min(times) >= INTERACTIVE_S and len(times) < 10):  # a machine may be busy with other work
-            page.goto("about:blank")
-            started = time.monotonic()
-            open_page(page, address)
-            page.keyboard.press("j")
-            times.append(time.monotonic() - started)
+    few = write_run(tmp_path / "few", [r for k in range(4) for r in episodes("sffessssss" * 5, k)], files=False)
+    many = write_run(tmp_path / "many", [r for k in range(40) for r in episodes("sffessssss" * 5, k)], files=False)
+    with served(few) as address:
+        small = interactive_after(page, address, 0.0)
+    with served(many) as address:
+        took = interactive_after(page, address, INTERACTIVE_S)
         assert page.locator("button.cell").count() == 2000
-        print(f"2,000 episodes: interactive after {min(times):.2f} s")
-        assert min(times) < INTERACTIVE_S
+    print(f"2,000 episodes: interactive after {took:.2f} s; 200: {small:.2f} s")
+    assert took < max(INTERACTIVE_S, MOST_TIMES * small), "a slow machine is slow with few episodes, too"
