@@ -117,13 +117,14 @@ class Motion:
         """Hold still at `position` (3,), or here, for the fingers to open or close.
 
         Where the hand is disturbed, only until they have stopped. A hand that waits looks the same at every step: a policy, which does
-        not count them, may wait for good.
+        not count them, may wait for good. (Fingers that somebody else moves may not have begun.)
         """
         here = self.now().eef_position_world if position is None else position
         width = np.inf
         for step in range(steps):
             before, width = width, self.now().finger_width
-            if self.is_disturbed and step >= BEGINNING_STEPS and abs(before - width) < STOPPED:
+            obeyed = self.is_disturbed and not self.only_advises
+            if obeyed and step >= BEGINNING_STEPS and abs(before - width) < STOPPED:
                 return
             yield self.toward(here, gripper, TIGHT)
 

@@ -192,7 +192,7 @@ def test_fingers_that_somebody_else_does_not_close_are_told_to_close_on() -> Non
 
     assert close(Hand([0.0], widths=[0.08]), only_advises=False) == BEGINNING_STEPS
     assert close(Hand([0.0], widths=[0.08] * 40 + [0.07]), only_advises=True) == 40
-    assert close(Hand([0.0], widths=[0.08] * 9 + [0.07]), only_advises=True) == 9
+    assert close(Hand([0.0], widths=[0.08] * 5 + [0.07]), only_advises=True) == CLOSING_STEPS
 
 
 @pytest.mark.parametrize(
