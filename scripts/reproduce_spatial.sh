@@ -10,10 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=36}" "${WIDE:=54}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
+: "${DEMOS:=32}" "${WIDE:=48}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
 : "${MISPLACED:=0}"                               # part of them in which the bowl is put down beside the plate at first
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
-: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=12000}" "${LR:=8e-4}" "${DECAY:=0.1}"
+: "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=11000}" "${LR:=8e-4}" "${DECAY:=0.1}"
 : "${SHIFT:=0.01}"                                # of pictures in training; a larger one teaches not to mind where in them something is
 : "${IMAGE_PX:=128}" "${SAVE_EVERY:=4000}"         # pixels, as the policy sees them; steps between validations, with a checkpoint each
 : "${MORE:=--data-on-device}"                     # more arguments for vla-train; libero_goal did better with --no-proprioception
