@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${OUTPUT:=runs/reproduce}" "${SUITE:=libero_spatial}" "${TASKS:=}" "${WORKERS:=auto}"
-: "${DEMOS:=32}" "${WIDE:=48}" "${SPREAD:=3}"      # demonstrations per task, disturbed: DEMOS from LIBERO's starts, WIDE from SPREAD times as wide
+: "${DEMOS:=80}" "${SPREAD:=3}" "${WIDE_SHARE:=0.6}" # demonstrations per task, disturbed; of WIDE_SHARE of them things stand SPREAD times as wide
 : "${MISPLACED:=0}"                               # part of them in which the bowl is put down beside the plate at first
 : "${SIZE:=256}" "${IMAGE_EVERY:=3}"              # pixels, as evaluations render; of every third step
 : "${PRESET:=compact}" "${STEM:=convolutions}" "${BATCH:=256}" "${STEPS:=11000}" "${LR:=8e-4}" "${DECAY:=0.1}"
@@ -28,9 +28,8 @@ stage=all
 if [ -z "${PYTHON:-}" ]; then . scripts/setup_environment.sh; PYTHON=$PY; fi
 export PYTHONPATH=.${PYTHONPATH:+:$PYTHONPATH}
 tasks=(); [ -n "$TASKS" ] && read -ra tasks <<< "--tasks $TASKS"
-demonstrations=$OUTPUT/demonstrations wide=$OUTPUT/wide corrections=$OUTPUT/corrections
-sets=("$demonstrations/${SUITE}_cache")
-[ "$WIDE" -gt 0 ] && sets+=("$wide/${SUITE}_cache")
+demonstrations=$OUTPUT/demonstrations corrections=$OUTPUT/corrections
+drawn=$demonstrations/${SUITE}_cache
 policy=$OUTPUT/first; [ "$CORRECTED" -gt 0 ] && policy=$OUTPUT/final
 drawing=(--workers "$WORKERS" --size "$SIZE" --format cache --image-every "$IMAGE_EVERY")
 learning=(--language-model "$LANGUAGE" --batch-size "$BATCH" --weight-decay "$DECAY" --augment-shift "$SHIFT"
@@ -45,25 +44,16 @@ run() {  # run NAME COMMAND…: one stage, timed
   printf '== %s: %d s\n' "$name" $((SECONDS - started)) | tee -a "$OUTPUT/times.txt"
 }
 
-attempt() {  # attempt DEMOS SPREAD FIRST_SEED FOLDER
-  "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$1" --noise 1 --spread "$2" --misplaced "$MISPLACED" --first-seed "$3" \
-    --stage traces --workers "$WORKERS" --output "$4"
-}
-collect() {
-  attempt "$DEMOS" 1 20000 "$demonstrations"
-  [ "$WIDE" -eq 0 ] || attempt "$WIDE" "$SPREAD" 40000 "$wide"
-}
-draw() {
-  "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"
-  [ "$WIDE" -eq 0 ] || "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$wide"
-}
+collect() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$DEMOS" --noise 1 --misplaced "$MISPLACED" \
+  --spread "$SPREAD" --wide-share "$WIDE_SHARE" --first-seed 20000 --stage traces --workers "$WORKERS" --output "$demonstrations"; }
+draw() { "$PYTHON" -m harness.collecting.cli --stage images "${drawing[@]}" --output "$demonstrations"; }
 train() { "$PYTHON" -m vla_vggt.cli --preset "$PRESET" --stem "$STEM" "${learning[@]}" --lr "$LR" --max-steps "$STEPS" \
-  --image-px "$IMAGE_PX" "${more[@]}" --data-path "${sets[@]}" --log-dir "$OUTPUT/first"; }
+  --image-px "$IMAGE_PX" "${more[@]}" --data-path "$drawn" --log-dir "$OUTPUT/first"; }
 correct() { "$PYTHON" -m harness.collecting.cli --suite "$SUITE" "${tasks[@]}" --demos-per-task "$CORRECTED" --first-seed 30000 \
   --checkpoint "$OUTPUT/first/checkpoints/last" --relabel expert --expert-share 0.3 --keep "$KEEP" "${drawing[@]}" \
   --output "$corrections"; }
 finish() { "$PYTHON" -m vla_vggt.cli --init-from "$OUTPUT/first/checkpoints/last" "${learning[@]}" --lr "$FINISH_LR" \
-  --max-steps "$FINISH_STEPS" --data-path "${sets[@]}" "$corrections/${SUITE}_cache" --log-dir "$OUTPUT/final"; }
+  --max-steps "$FINISH_STEPS" --data-path "$drawn" "$corrections/${SUITE}_cache" --log-dir "$OUTPUT/final"; }
 evaluate() { "$PYTHON" -m harness --suite "$SUITE" "${tasks[@]}" --episodes "$EPISODES" --workers "$WORKERS" --videos "$VIDEOS" \
   --checkpoint "$policy/checkpoints/last" --output-dir "$OUTPUT/evaluation"; }
 report() { "$PYTHON" -m results.cli "$OUTPUT/evaluation"; }

@@ -31,6 +31,8 @@ class CollectArguments:
     spread: float = 1.0
     """Sampled init states: how many times as wide as LIBERO's the regions are in which things are put on a table. Where they stand
     nearly always in the same place, a policy learns the place and does not look."""
+    wide_share: float = 1.0
+    """Sampled init states: the share of the attempts at a task that are spread so, evenly among them; the others are LIBERO's."""
     noise: float = 0.0
     """Strength of the disturbance (moved start, noise on actions, pushes, fingers that close by themselves); 1 is about one push in a
     demonstration."""
@@ -111,6 +113,11 @@ class CollectArguments:
         if not 0.0 <= self.spread <= 5.0 or (self.spread != 1.0 and self.init == "official"):
             raise ValueError(
                 f"--spread: expected 0 (everything in the middle) to 5 times as wide, and 1 with --init official, got {self.spread:g}"
+            )
+        if not 0.0 <= self.wide_share <= 1.0 or (self.wide_share != 1.0 and self.spread == 1.0):
+            raise ValueError(
+                f"--wide-share: expected a share, 0 to 1, of a --spread that is not 1, got {self.wide_share:g} with --spread "
+                f"{self.spread:g}"
             )
         if (self.checkpoint is None) != (self.relabel == "none"):
             raise ValueError(

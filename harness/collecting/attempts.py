@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from harness.collecting.arguments import CollectArguments
@@ -11,6 +12,12 @@ from tasks.protocols import Protocol
 
 ATTEMPTS_PER_DEMONSTRATION, SPARE_ATTEMPTS = 3, 5
 """A task is given up after this many attempts per demonstration wanted, and a few more."""
+
+
+def is_in_share(number: int, share: float) -> bool:
+    """Whether `number`, from 0, is among the `share` of all that are chosen, evenly: of the first n, share × n rounded down."""
+    chosen = [math.floor(count * share + 1e-9) for count in (number, number + 1)]  # 100 × 0.29 is a little less than 29
+    return chosen[0] < chosen[1]
 
 
 class Attempts:
@@ -38,7 +45,8 @@ class Attempts:
     def spec(self, number: int) -> EpisodeSpec:
         """Attempt `number`, from 0."""
         arguments = self._arguments
-        init: InitState = Sampled(seed=arguments.first_seed + number, spread=arguments.spread)
+        spread = arguments.spread if is_in_share(number, arguments.wide_share) else 1.0
+        init: InitState = Sampled(seed=arguments.first_seed + number, spread=spread)
         if arguments.init == "official":
             init = Official(index=number)
         return make_episode(self.task, init, self._protocol)

@@ -87,8 +87,13 @@ def prepare_collection(arguments: CollectArguments) -> tuple[Evaluation, list[At
 
 def _described(arguments: CollectArguments, demonstrating: Demonstrating) -> dict[str, Any]:
     """How demonstrations are made; the usual spread is left out, and that nothing is misplaced, as before there was another."""
-    described = {**asdict(demonstrating), "keeps_failures": arguments.keeps_failures, "spread": arguments.spread}
-    usual = {"spread": 1.0, "misplaced": 0.0}
+    described = {
+        **asdict(demonstrating),
+        "keeps_failures": arguments.keeps_failures,
+        "spread": arguments.spread,
+        "wide_share": arguments.wide_share,
+    }
+    usual = {"spread": 1.0, "wide_share": 1.0, "misplaced": 0.0}
     return {name: value for name, value in described.items() if name not in usual or value != usual[name]}
 
 

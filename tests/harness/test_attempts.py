@@ -10,7 +10,7 @@ import pytest
 
 from harness.collecting.arguments import CollectArguments
 from harness.collecting.attempts import SPARE_ATTEMPTS, Attempts, Queue
-from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome
+from tasks.interface import EpisodeRecord, EpisodeSpec, Outcome, Sampled
 from tasks.protocols import find_protocol
 from tasks.suites import load_suite
 from tests.examples import record
@@ -108,6 +108,8 @@ def test_there_are_fifty_official_init_states() -> None:
         ({"misplaced": 0.1, "relabel": "expert"}, "--misplaced: only the expert is led astray"),
         ({"spread": 6.0}, r"--spread: expected 0 .* to 5 times as wide, and 1 with --init official, got 6"),
         ({"spread": 2.0, "init": "official"}, "--spread: .* and 1 with --init official, got 2"),
+        ({"wide_share": 1.5, "spread": 3.0}, "--wide-share: expected a share, 0 to 1, .* got 1.5 with --spread 3"),
+        ({"wide_share": 0.5}, "--wide-share: .* of a --spread that is not 1, got 0.5 with --spread 1"),
         ({"relabel": "expert"}, "--checkpoint and --relabel expert belong together"),
     ],
 )
@@ -119,6 +121,18 @@ def test_flags_that_cannot_be_meant(arguments: dict[str, object], message: str) 
 def test_how_wide_things_are_spread_is_in_the_episodes_name() -> None:
     assert attempts(spread=2.5).spec(0).episode_id == "libero_spatial/03/s10000x2.5/r0"
     assert attempts(spread=1.0).spec(0).episode_id == "libero_spatial/03/s10000/r0"
+
+
+@pytest.mark.parametrize(("share", "wide"), [(0.6, 48), (0.5, 40), (0.0, 0), (1.0, 80), (1 / 3, 26), (0.29, 23)])
+def test_a_share_of_the_attempts_is_spread_evenly_among_them(share: float, wide: int) -> None:
+    task = attempts(spread=3.0, wide_share=share, demos_per_task=80)
+    inits = [task.spec(number).init for number in range(80)]
+    assert [init.seed for init in inits if isinstance(init, Sampled)] == list(range(10_000, 10_080))
+    spreads = [init.spread for init in inits if isinstance(init, Sampled)]
+    assert set(spreads) <= {1.0, 3.0}
+    assert spreads.count(3.0) == wide
+    for half in (spreads[:40], spreads[40:]):
+        assert abs(half.count(3.0) - wide / 2) <= 1
 
 
 def test_a_checkpoint_that_is_not_there() -> None:
