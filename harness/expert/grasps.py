@@ -105,6 +105,9 @@ HOLDS: dict[str, Hold] = {**_SHAPED, **{category: Narrowest() for category in _C
 YAW_STEP = np.deg2rad(15)
 COMFORTABLE_REACH = 0.72
 """Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
+HIGH_REACH = 0.55
+"""The same for what stands as high as on a cabinet, which always stands farther away: of a rim, the side towards the robot is held
+wherever it stands. Between that side and the left one a policy would have to choose by a centimetre."""
 ROOM = 0.02
 """Distance of the open hand from other things below which a grasp costs more."""
 SLANTED = 0.6
@@ -166,10 +169,14 @@ def best_grasp(
     if not candidates:
         raise NoGraspError(f"no part of {name} is narrower than the open gripper, {MAX_OPENING * 1000:.0f} mm")
 
+    shoulder = state.base_position_world + UP * SHOULDER
+
     def cost(grasp: Grasp, room: float) -> float:
+        is_high = (place(grasp) + UP * (APPROACH + WRIST) - shoulder)[2] > HIGH
+        reach = float(np.linalg.norm((place(grasp) - state.base_position_world)[:2]))
         return (
             float(np.linalg.norm(rotation_error(grasp.rotation, state.eef_rotation_world))) * 0.15
-            + max(0.0, float(np.linalg.norm((place(grasp) - state.base_position_world)[:2])) - COMFORTABLE_REACH) * 10.0
+            + max(0.0, reach - (HIGH_REACH if is_high else COMFORTABLE_REACH)) * 10.0
             + max(0.0, ROOM - room) * 50.0
             + grasp.opening * 10.0
             + SLANTED * float(grasp.approach[2] > -0.9)
@@ -187,7 +194,6 @@ def best_grasp(
     best = candidates[
         cheapest([cost(grasp, ROOM) for grasp in candidates], lambda n: cost(candidates[n], room(candidates[n])))
     ]
-    shoulder = state.base_position_world + UP * SHOULDER
     wrist = state.position_world(name) + best.entry - best.approach * APPROACH + UP * WRIST - shoulder
     stretched = wrist[2] > HIGH and np.linalg.norm(wrist) > STRETCHED
     return dataclasses.replace(best, back=SHORT_APPROACH) if stretched else best

@@ -356,6 +356,25 @@ def test_how_bowls_are_held_where_they_stand() -> None:
     assert where == {0: "", 3: "", 4: "wooden_cabinet_1", 9: ""}
 
 
+@pytest.mark.sim
+def test_a_bowl_on_the_cabinet_is_held_on_one_side_wherever_it_stands() -> None:
+    from harness.sim.privileged import SimulatorPrivilegedState
+    from harness.sim.simulator import Simulator
+
+    task, protocol = load_suite("libero_spatial")[9], openvla()
+    simulator = Simulator(task, protocol)
+    state = SimulatorPrivilegedState(simulator)
+    reaches, angles = [], []
+    for init in (0, 8, 10, 14, 19, 28, 29, 37, 44):
+        simulator.reset(make_episode(task, Official(index=init), protocol))
+        offset = best_grasp(state, "akita_black_bowl_1").offset
+        reaches.append(np.linalg.norm((state.position_world("akita_black_bowl_1") - state.base_position_world)[:2]))
+        angles.append(np.degrees(np.arctan2(offset[1], -offset[0])))
+    assert np.ptp(reaches) > 0.05, "so near and so far that the side would otherwise depend on it"
+    assert all(30 <= angle <= 60 for angle in angles), "towards the robot, and to its left"
+    assert np.ptp(angles) < 16, "one step of the candidates"
+
+
 STRAIGHTENED = [-0.309, 1.326, -0.009, -0.069, 0.02, 1.3, 0.486]
 """The arm [rad] of a policy that got stuck before the bowl on the cabinet, for good; it got straight in 14 of 15 failures there."""
 
