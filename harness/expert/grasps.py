@@ -103,6 +103,8 @@ HOLDS: dict[str, Hold] = {**_SHAPED, **{category: Narrowest() for category in _C
 """Category → how it is held."""
 
 YAW_STEP = np.deg2rad(15)
+UNDECIDED = np.deg2rad(20)
+"""A quarter of a turn either way, for a moka pot: the hand, which begins a degree this way or that, always turns the same way."""
 COMFORTABLE_REACH = 0.72
 """Horizontal distance from the robot's base within which the elbow stays off its limit with the hand at table height."""
 HIGH_REACH = 0.55
@@ -236,7 +238,7 @@ def _candidates(state: PrivilegedState, name: str) -> Iterator[Grasp]:
 
 def _down(state: PrivilegedState, offset: Vector, finger_axis: Vector, *, lift: float, opening: float = 0.0) -> Grasp:
     """From straight above."""
-    rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world)
+    rotation = nearest_of_pair(gripper_down(finger_axis), state.eef_rotation_world, undecided=UNDECIDED)
     return Grasp(offset=offset, entry=offset, rotation=rotation, approach=-UP, lift=UP * lift, opening=opening)
 
 

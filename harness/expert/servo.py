@@ -78,11 +78,22 @@ def gripper_down(finger_axis_world: Vector) -> NDArray[np.float64]:
     return gripper_along(-UP, finger_axis_world)
 
 
-def nearest_of_pair(rotation: NDArray[np.float64], current: NDArray[np.float64]) -> NDArray[np.float64]:
+def nearest_of_pair(
+    rotation: NDArray[np.float64], current: NDArray[np.float64], *, undecided: float = 0.0
+) -> NDArray[np.float64]:
     """`rotation`, or the same grasp with the fingers swapped, whichever needs less turning.
 
     A two-finger grasp is equal modulo half a turn about the approach axis; the far one would run into a joint limit.
+
+    Args:
+        rotation: (3, 3).
+        current: (3, 3), the hand's.
+        undecided: angles that differ by less [rad] count as equal; then the one is taken that turns left, seen from above: joint
+            7 goes through 0. Where the hand happens to stand would decide otherwise, and a policy could not tell which is meant.
     """
-    swapped = rotation @ np.diag([-1.0, -1.0, 1.0])
-    turns = [float(np.linalg.norm(rotation_error(candidate, current))) for candidate in (rotation, swapped)]
-    return rotation if turns[0] <= turns[1] else swapped
+    pair = rotation, rotation @ np.diag([-1.0, -1.0, 1.0])
+    errors = [rotation_error(candidate, current) for candidate in pair]
+    turns = [float(np.linalg.norm(error)) for error in errors]
+    if abs(turns[0] - turns[1]) < undecided:
+        return pair[int(errors[0] @ UP < errors[1] @ UP)]
+    return pair[int(turns[1] < turns[0])]

@@ -318,6 +318,21 @@ def test_of_two_equal_grasps_the_nearer_is_taken() -> None:
         assert np.linalg.norm(rotation_error(nearest_of_pair(wanted, now), now)) <= np.pi / 2 + 1e-9
 
 
+@pytest.mark.parametrize("degrees", [-3.0, -0.1, 0.1, 3.0])
+def test_of_two_grasps_a_quarter_of_a_turn_away_it_is_always_the_same(degrees: float) -> None:
+    def pointing(angle: float) -> np.ndarray:
+        return gripper_down(np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle)), 0.0]))
+
+    for wanted in (pointing(0.0), pointing(180.0)):
+        taken = nearest_of_pair(wanted, pointing(90.0 + degrees), undecided=np.deg2rad(20))
+        np.testing.assert_allclose(taken[:, 0], [-1.0, 0.0, 0.0], atol=1e-12)
+        nearest = nearest_of_pair(wanted, pointing(90.0 + degrees))
+        np.testing.assert_allclose(nearest[:, 0], [-np.sign(degrees), 0.0, 0.0], atol=1e-12)
+        np.testing.assert_allclose(
+            nearest_of_pair(wanted, pointing(70.0), undecided=np.deg2rad(20))[:, 0], [1.0, 0.0, 0.0], atol=1e-12
+        )
+
+
 def test_rotation_error_is_a_turn_in_the_world() -> None:
     current = Rotation.random(random_state=0).as_matrix()
     turn = np.array([0.1, -0.2, 0.3])
