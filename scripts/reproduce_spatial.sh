@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.."
 : "${MORE:=--data-on-device}"                     # more arguments for vla-train; libero_goal did better with --no-proprioception
 : "${CORRECTED:=0}" "${KEEP:=successes}"          # episodes per task, LIBERO's starts, driven by the policy, with the expert's answers (DAgger); 0: none,
 : "${FINISH_STEPS:=4500}" "${FINISH_LR:=4e-4}"    # and training that goes on with them
-: "${EXECUTE:=4}"                                 # actions of a chunk before the next query; 8 did better in libero_goal
+: "${EXECUTE:=4}"                                 # actions of a chunk before the next query; 8 did worse in libero_spatial
 : "${EPISODES:=50}" "${VIDEOS:=some}"             # per task, official init states
 : "${LANGUAGE:=vla_vggt/pretrained/instructions.safetensors}"   # features of the instructions: no language model is needed
 stage=all
