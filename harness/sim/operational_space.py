@@ -31,49 +31,50 @@ TRIALS = 50
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def arm_torques(  # noqa: PLR0917 (compiled functions take arrays by position)
     jacobian: Array,
-    full_mass: Array,
+    inertia: Array,
+    inertia_index: NDArray[np.int64],
     first_dof: int,
-    mass: Array,
-    j_full: Array,
-    j_position: Array,
-    j_rotation: Array,
     goal_position: Array,
     eef_position: Array,
     goal_rotation: Array,
     eef_rotation: Array,
-    kp: Array,
-    kd: Array,
+    gains: Array,
     rest_posture: Array,
     joint_position: Array,
-    joint_velocity: Array,
     qvel: Array,
     bias_torque: Array,
-) -> Array:
-    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole.
+    torques: Array,
+) -> None:
+    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole. Every array costs time to hand over: there are few.
 
     Args:
         jacobian: (6, nv) of the grip site.
-        full_mass: (nv, nv) inertia of everything.
+        inertia: mujoco's sparse `qM` of everything.
+        inertia_index: (joints, joints) where in it the arm's own lies.
         first_dof: of the arm's.
-        mass, j_full, j_position, j_rotation: the arm's own inertia and Jacobians in Fortran order, to be filled.
-
-    Returns:
-        (joints,) [Nm] before clipping.
+        gains: (2, 6) stiffness and damping.
+        qvel, bias_torque: (nv,) of everything.
+        torques: (joints,) [Nm] before clipping, to be filled.
     """
-    for column in range(mass.shape[1]):
-        mass[:, column] = full_mass[first_dof : first_dof + mass.shape[0], first_dof + column]
+    joints = len(torques)
+    mass = np.empty((joints, joints)).T  # Fortran order, as below
+    j_full, j_position, j_rotation = np.empty((joints, 6)).T, np.empty((joints, 3)).T, np.empty((joints, 3)).T
+    for column in range(joints):
+        for row in range(joints):
+            mass[row, column] = inertia[inertia_index[row, column]]
         j_full[:, column] = jacobian[:, first_dof + column]
         j_position[:, column] = jacobian[:3, first_dof + column]
         j_rotation[:, column] = jacobian[3:, first_dof + column]
     rotation_error = orientation_error(goal_rotation, eef_rotation)
-    force = (goal_position - eef_position) * kp[:3] + -np.dot(jacobian[:3], qvel) * kd[:3]
-    torque = rotation_error * kp[3:] + -np.dot(jacobian[3:], qvel) * kd[3:]
+    force = (goal_position - eef_position) * gains[0, :3] + -np.dot(jacobian[:3], qvel) * gains[1, :3]
+    torque = rotation_error * gains[0, 3:] + -np.dot(jacobian[3:], qvel) * gains[1, 3:]
     _, lambda_position, lambda_rotation, nullspace = opspace_matrices(mass, j_full, j_position, j_rotation)
     wrench = np.empty(6)
     wrench[:3] = np.dot(lambda_position, force)
     wrench[3:] = np.dot(lambda_rotation, torque)
-    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, joint_velocity)
-    return np.dot(j_full.T, wrench) + bias_torque + posture_torque
+    arm = slice(first_dof, first_dof + joints)
+    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, qvel[arm])
+    torques[:] = np.dot(j_full.T, wrench) + bias_torque[arm] + posture_torque
 
 
 class OperationalSpaceControl:
@@ -101,16 +102,16 @@ class OperationalSpaceControl:
         # The rotation and position of the site, and the joints' state, are read in place.
         self._eef_position_world = data.site_xpos[self._site]
         self._eef_rotation_world = data.site_xmat[self._site].reshape(3, 3)
-        self._qvel = data.qvel
+        self._inertia, self._qvel, self._bias_torques = data.qM, data.qvel, data.qfrc_bias
         self._joint_position = data.qpos[self._joint_qpos]
         self._joint_velocity = data.qvel[self._joint_dofs]
-        self._bias_torque = data.qfrc_bias[self._joint_dofs]
         self._arm_command = data.ctrl[self._arm_actuators]
         self._finger_command = data.ctrl[self._finger_actuators]
         nv, joints = model.nv, len(self._joint_velocity)
         self._jacobian = np.zeros((6, nv))
         self._jacobian_position, self._jacobian_rotation = self._jacobian[:3], self._jacobian[3:]
-        self._full_mass = np.zeros((nv, nv))
+        self._inertia_index = _inertia_index(model, self._joint_dofs)
+        self._torques = np.empty(joints)
         # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
         self._j_position = np.zeros((3, joints), order="F")
         self._j_rotation = np.zeros((3, joints), order="F")
@@ -129,7 +130,7 @@ class OperationalSpaceControl:
         assert controller.use_delta, "absolute goals are not implemented"
         assert controller.use_ori, "position-only control is not implemented"
         self._controller = controller
-        self._kp, self._kd = np.array(controller.kp), np.array(controller.kd)
+        self._gains = np.array([controller.kp, controller.kd])
         self._rest_posture = controller.initial_joint
         self._goal_position_world = np.array(controller.goal_pos)
         self._goal_rotation_world = np.array(controller.goal_ori)
@@ -155,7 +156,7 @@ class OperationalSpaceControl:
 
     def command(self) -> None:
         """Compute torques from the present state, and set all of the robot's actuators."""
-        np.minimum(np.maximum(self._torques(), self._torque_low), self._torque_high, out=self._arm_command)
+        np.minimum(np.maximum(self._arm_torques(), self._torque_low), self._torque_high, out=self._arm_command)
         for finger, (bias, weight) in enumerate(
             self._fingers
         ):  # plain floats: an array of two takes five times as long
@@ -163,11 +164,9 @@ class OperationalSpaceControl:
             self._finger_opening[finger] = opening
             self._finger_command[finger] = bias + weight * opening
 
-    def _torques(self) -> Array:
+    def _arm_torques(self) -> Array:
         """(joints,) [Nm] before clipping."""
-        model, data = self._model, self._data
-        mujoco.mj_jacSite(model, data, self._jacobian_position, self._jacobian_rotation, self._site)
-        mujoco.mj_fullM(model, self._full_mass, data.qM)
+        mujoco.mj_jacSite(self._model, self._data, self._jacobian_position, self._jacobian_rotation, self._site)
         if not self._libraries_agree:
             return self.torques_with_numpy()
         torques = self.torques_compiled()
@@ -179,33 +178,29 @@ class OperationalSpaceControl:
         return torques
 
     def torques_compiled(self) -> Array:
-        """(joints,) [Nm]; the Jacobian and the inertia are up to date."""
-        torques: Array = arm_torques(
+        """(joints,) [Nm], overwritten by the next call; the Jacobian and the inertia are up to date."""
+        arm_torques(
             self._jacobian,
-            self._full_mass,
+            self._inertia,
+            self._inertia_index,
             self._joint_dofs.start,
-            self._mass,
-            self._j_full,
-            self._j_position,
-            self._j_rotation,
             self._goal_position_world,
             self._eef_position_world,
             self._goal_rotation_world,
             self._eef_rotation_world,
-            self._kp,
-            self._kd,
+            self._gains,
             self._rest_posture,
             self._joint_position,
-            self._joint_velocity,
             self._qvel,
-            self._bias_torque,
+            self._bias_torques,
+            self._torques,
         )
-        return torques
+        return self._torques
 
     def torques_with_numpy(self) -> Array:
         """As `torques_compiled`, with robosuite's functions and numpy's matrix products, each where stock has it."""
-        dofs, kp, kd = self._joint_dofs, self._kp, self._kd
-        self._mass[:] = self._full_mass[dofs, dofs]
+        dofs, (kp, kd) = self._joint_dofs, self._gains
+        self._mass[:] = self._inertia[self._inertia_index]
         self._j_full[:] = self._jacobian[:, dofs]
         self._j_position[:] = self._jacobian_position[:, dofs]
         self._j_rotation[:] = self._jacobian_rotation[:, dofs]
@@ -220,8 +215,20 @@ class OperationalSpaceControl:
         posture_torque = nullspace_torques(
             self._mass, nullspace, self._rest_posture, self._joint_position, self._joint_velocity
         )
-        summed: Array = self._j_full.T.dot(wrench) + self._bias_torque + posture_torque
+        summed: Array = self._j_full.T.dot(wrench) + self._bias_torques[dofs] + posture_torque
         return summed
+
+
+def _inertia_index(model: Any, dofs: slice) -> NDArray[np.int64]:
+    """(joints, joints) where mujoco's sparse inertia `qM` has the elements of a chain of joints: row by row, from each
+    degree of freedom up to the root."""
+    joints = range(dofs.stop - dofs.start)
+    index = np.empty((len(joints), len(joints)), dtype=np.int64)
+    for row in joints:
+        assert model.dof_parentid[dofs.start + row] == (dofs.start + row - 1 if row else -1), "the arm is not a chain"
+        for column in range(row + 1):
+            index[row, column] = index[column, row] = model.dof_Madr[dofs.start + row] + row - column
+    return index
 
 
 def _as_slice(indexes: Any) -> slice:

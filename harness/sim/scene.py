@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.contacts import ContactCheck
 from harness.sim.model_cache import Texture, compile_model, load_model
 from harness.sim.stack import RandomizationError, bddl_base_domain, binding_utils, mujoco, robosuite
 from tasks.bddl import read_problem
@@ -53,6 +54,8 @@ def _remembering(problem: Any) -> Any:
             self.sim.forward()
             self.initialize_time(self.control_freq)
             model = loaded.model
+            model.vis.global_.bvactive = 0  # for drawing bounding volumes: half a megabyte cleared in every substep
+            self.check_contact = ContactCheck(self.sim)
             self.compiled = {field: getattr(model, field).copy() for field in ("body_pos", "body_quat", "site_rgba")}
 
     Remembering.__name__ = problem.__name__  # LIBERO compares it with the BDDL's problem

@@ -48,8 +48,15 @@ class SampledState:
     qpos: NDArray[np.float64]
     """(nq,) the positions whose kinematics the images show."""
     sites_rgba: NDArray[np.float32]
-    proprio: NDArray[np.float32]
-    """(8,); see `tasks.interface`."""
+    hand: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    """Position of the grip site (3,) [m], rotation of the hand (4,) wxyz, positions of the fingers (2,) [m]."""
+
+    @property
+    def proprio(self) -> NDArray[np.float32]:
+        """(8,); see `tasks.interface`."""
+        position, rotation, fingers = self.hand
+        angles = transform_utils.quat2axisangle(transform_utils.convert_quat(rotation, to="xyzw"))
+        return np.concatenate([position, angles, fingers]).astype(np.float32)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,11 +242,8 @@ class Simulator:
         """
         data = self._data
         qpos = data.qpos.copy() if qpos_before is None else qpos_before
-        quat = transform_utils.convert_quat(data.xquat[self._eef_body], to="xyzw")
-        proprio = np.concatenate(
-            [data.site_xpos[self._eef_site], transform_utils.quat2axisangle(quat), data.qpos[self._finger_qpos]]
-        ).astype(np.float32)
-        self.sampled = SampledState(qpos=qpos, sites_rgba=self._model.site_rgba.copy(), proprio=proprio)
+        hand = data.site_xpos[self._eef_site].copy(), data.xquat[self._eef_body].copy(), data.qpos[self._finger_qpos]
+        self.sampled = SampledState(qpos=qpos, sites_rgba=self._model.site_rgba.copy(), hand=hand)
 
     # --- observing ---------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ robosuite.macros = robosuite_macros
 import libero.libero.envs.problems  # noqa: E402,F401  (registers the problem classes)
 import mujoco  # noqa: E402
 from libero.libero.envs import bddl_base_domain  # noqa: E402
+from robosuite.models.base import MujocoModel  # noqa: E402
 from robosuite.utils import binding_utils, control_utils, transform_utils  # noqa: E402
 from robosuite.utils.errors import RandomizationError  # noqa: E402
 
@@ -60,6 +61,7 @@ SUBSTEPS = int((1.0 / 20) / robosuite_macros.SIMULATION_TIMESTEP)
 
 __all__ = [
     "SUBSTEPS",
+    "MujocoModel",
     "RandomizationError",
     "bddl_base_domain",
     "binding_utils",

@@ -126,7 +126,7 @@ def test_a_trace_draws_the_policys_images_again(tmp_path: Path) -> None:
     for row, images in enumerate(seen):
         rgba[:, 3] = trace.query_site_alpha[row]
         simulator.sampled = SampledState(
-            qpos=trace.query_qpos[row], sites_rgba=rgba.copy(), proprio=trace.query_proprio[row]
+            qpos=trace.query_qpos[row], sites_rgba=rgba.copy(), hand=(np.zeros(3), np.zeros(4), np.zeros(2))
         )
         np.testing.assert_array_equal(simulator.images(CAMERAS), images)
     simulator.close()
