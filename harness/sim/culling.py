@@ -21,30 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.stack import mujoco
+from harness.sim.view_volume import MARGIN_M, Rectangle, View, face_that_fills, reaching_into, reflected, whole_image
 
 HIDDEN_GROUP = 5
 """A geom group that LIBERO draws nothing of."""
 MAX_SCENE_GEOMS = 1000
 """Room in robosuite's scene."""
 PIECE_TRIANGLES = 512
-MARGIN_M = 1e-3
-MARGIN_PX = 2
 _OPAQUE = 0.995
 """MuJoCo sorts what is less opaque by distance."""
 _TRIANGLES_OF_A_PRIMITIVE = 500
 _TRIANGLES_OF_A_DRAWING = 20_000
 """What clearing, set-up and reading back cost, in triangles."""
 _CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rectangle:
-    """Pixels of an image, rows counted from the bottom as OpenGL does; ends are exclusive."""
-
-    left: int
-    right: int
-    bottom: int
-    top: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,7 +124,7 @@ class Culling:
             geoms=drawn,
             pieces=np.ones(len(pieces.geom), dtype=bool),
             reflections=bool(mirror_sites or self._mirror >= 0),
-            area=_whole(size_px),
+            area=whole_image(size_px),
         )
         """The scene as stock draws it."""
         self.possible = bool(
@@ -163,7 +152,7 @@ class Culling:
         whole = self.whole.area
         if not self.possible:
             return [self.whole]
-        view = _View(self._model, data, camera, self._size_px)
+        view = View(self._model, data, camera, self._size_px)
         direct = self._touching(data, self._seen(data, view, whole))
         area = self._mirror_area(data, view)
         if area is None:
@@ -191,41 +180,16 @@ class Culling:
 
     def _touching(self, data: Any, planes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(pieces,) whether a bounding box may reach into the convex region inside all planes [k, 4]."""
-        rotation = data.geom_xmat.reshape(-1, 3, 3)
-        normals = np.swapaxes(rotation, 1, 2) @ planes[:, :3].T  # [ngeom, 3, k], in each geom's frame
-        offsets = data.geom_xpos @ planes[:, :3].T + planes[:, 3]  # [ngeom, k]
-        mine = normals[self._pieces.geom]  # [n, 3, k]
-        nearest = (
-            np.einsum("pi,pik->pk", self._pieces.centre, mine)
-            + np.einsum("pi,pik->pk", self._pieces.half, np.abs(mine))
-            + offsets[self._pieces.geom]
-        )
-        return (nearest > -MARGIN_M).all(axis=1) | self._always
+        pieces = self._pieces
+        touching = reaching_into(planes, data.geom_xpos, data.geom_xmat, pieces.geom, pieces.centre, pieces.half)
+        return touching | self._always
 
-    def _seen(self, data: Any, view: _View, area: Rectangle) -> NDArray[np.float64]:
+    def _seen(self, data: Any, view: View, area: Rectangle) -> NDArray[np.float64]:
         """Planes [k, 4] around what can be seen in an image area: the view's, and the face of a box that fills it."""
-        planes = view.planes(area)
-        rays = view.corner_rays(area)  # [4, 3]
-        rotation = data.geom_xmat[self._occluders].reshape(-1, 3, 3)
-        size = self._model.geom_size[self._occluders]
-        eyes = np.einsum(
-            "gji,gj->gi", rotation, view.position - data.geom_xpos[self._occluders]
-        )  # in the boxes' frames
-        for box, axis in zip(*np.nonzero(np.abs(eyes) > size + MARGIN_M), strict=True):
-            side = np.sign(eyes[box, axis])
-            local = rays @ rotation[box]  # [4, 3]
-            towards = -side * local[:, axis]
-            if (towards <= 0).any():
-                continue
-            reach = (side * eyes[box, axis] - size[box, axis]) / towards  # [4], in ray lengths of 1 m along the view
-            hits = eyes[box] + reach[:, None] * local
-            others = [k for k in range(3) if k != axis]
-            fills = (np.abs(hits[:, others]) < size[box, others] - MARGIN_M).all() and (reach > view.near_m).all()
-            if fills:
-                normal = side * rotation[box][:, axis]
-                face = data.geom_xpos[self._occluders[box]] + size[box, axis] * normal
-                return np.concatenate([planes, [[*normal, -normal @ face]]])
-        return planes
+        planes, rays = view.planes(area), view.corner_rays(area)
+        sizes = self._model.geom_size
+        face = face_that_fills(rays, view.position, view.near_m, self._occluders, data.geom_xpos, data.geom_xmat, sizes)
+        return planes if face is None else np.concatenate([planes, face[None]])
 
     def _mirror_plane(self, data: Any) -> NDArray[np.float64]:
         """(4,) the plane MuJoCo mirrors in, a box's upper side: normal, and offset."""
@@ -233,7 +197,7 @@ class Culling:
         offset = -normal @ data.geom_xpos[self._mirror] - self._model.geom_size[self._mirror, 2]
         return np.append(normal, offset)
 
-    def _mirror_area(self, data: Any, view: _View) -> Rectangle | None:
+    def _mirror_area(self, data: Any, view: View) -> Rectangle | None:
         """The pixels that the mirror may cover; None where nothing is reflected into the image."""
         if self._mirror < 0:
             return None
@@ -242,61 +206,3 @@ class Culling:
             return None  # seen from behind
         offsets = (_CORNERS * self._model.geom_size[self._mirror]) @ data.geom_xmat[self._mirror].reshape(3, 3).T
         return view.bounds(data.geom_xpos[self._mirror] + offsets)
-
-
-def reflected(planes: NDArray[np.float64], mirror: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Planes [k, 4] as seen in a mirror (4,): normals of length 1 in `mirror`, any in `planes`."""
-    normal, offset = mirror[:3], mirror[3]
-    along = planes[:, :3] @ normal  # [k]
-    return np.concatenate(
-        [planes[:, :3] - 2 * along[:, None] * normal, (planes[:, 3] - 2 * along * offset)[:, None]], axis=1
-    )
-
-
-def _whole(size_px: int) -> Rectangle:
-    return Rectangle(left=0, right=size_px, bottom=0, top=size_px)
-
-
-class _View:
-    """A camera's geometry. Local coordinates: x right, y up, and the distance along the viewing direction."""
-
-    def __init__(self, model: Any, data: Any, camera: int, size_px: int) -> None:
-        self.position = data.cam_xpos[camera].copy()
-        self._axes_world = data.cam_xmat[camera].reshape(3, 3) * (1.0, 1.0, -1.0)  # columns
-        self._slope = np.tan(np.radians(model.cam_fovy[camera]) / 2)
-        self.near_m = model.vis.map.znear * model.stat.extent
-        self._size_px = size_px
-
-    def planes(self, area: Rectangle) -> NDArray[np.float64]:
-        """[5, 4] the planes that bound the pyramid over an image area, in the world: normal inwards, and offset."""
-        left, right = self._tangent(area.left - MARGIN_PX), self._tangent(area.right + MARGIN_PX)
-        bottom, top = self._tangent(area.bottom - MARGIN_PX), self._tangent(area.top + MARGIN_PX)
-        local = np.array([(1, 0, -left), (-1, 0, right), (0, 1, -bottom), (0, -1, top), (0, 0, 1)], dtype=np.float64)
-        normals = local @ self._axes_world.T
-        offsets = -normals @ self.position
-        offsets[4] -= self.near_m
-        return np.concatenate([normals, offsets[:, None]], axis=1)
-
-    def corner_rays(self, area: Rectangle) -> NDArray[np.float64]:
-        """[4, 3] directions of the area's corners in the world, of length 1 m along the viewing direction."""
-        left, right = self._tangent(area.left - MARGIN_PX), self._tangent(area.right + MARGIN_PX)
-        bottom, top = self._tangent(area.bottom - MARGIN_PX), self._tangent(area.top + MARGIN_PX)
-        return np.array([(x, y, 1.0) for x in (left, right) for y in (bottom, top)]) @ self._axes_world.T
-
-    def bounds(self, points: NDArray[np.float64]) -> Rectangle | None:
-        """The image area that holds points [8, 3] of the world, with a margin; None where they lie outside the image."""
-        planes = self.planes(_whole(self._size_px))
-        if ((points @ planes[:, :3].T + planes[:, 3]) < -MARGIN_M).all(axis=0).any():
-            return None
-        local = (points - self.position) @ self._axes_world
-        if (local[:, 2] < self.near_m + MARGIN_M).any():
-            return _whole(self._size_px)  # it reaches through the near plane
-        pixels = (local[:, :2] / local[:, 2:] / self._slope + 1) / 2 * self._size_px  # [8, 2]
-        low = np.clip(np.floor(pixels.min(axis=0)) - MARGIN_PX, 0, self._size_px).astype(int).tolist()
-        high = np.clip(np.ceil(pixels.max(axis=0)) + MARGIN_PX, 0, self._size_px).astype(int).tolist()
-        if low[0] >= high[0] or low[1] >= high[1]:
-            return None
-        return Rectangle(left=low[0], right=high[0], bottom=low[1], top=high[1])
-
-    def _tangent(self, pixel: float) -> float:
-        return float((2 * pixel / self._size_px - 1) * self._slope)

@@ -1,12 +1,14 @@
-"""Draws meshes in pieces: a GL display list per piece, and one per mesh that calls those wanted.
+"""Draws meshes in pieces: a GL display list per piece, and one per mesh and view that calls those wanted.
 
 MuJoCo records a mesh's triangles in one display list and calls it by number. Here it is made to record each piece as well, with its
 own code (`mjr_uploadMesh`, on a mesh whose face range is the piece's), so that every vertex, normal and texture coordinate has the
-same bits; the number it calls then stands for a short list of calls that changes with the view.
+same bits; the number it calls then stands for a short list of calls. A camera sees nearly the same from one image to the next, so each
+has such lists of its own, and only what has changed is written anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +20,12 @@ from harness.sim.stack import mujoco
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Recorded:
-    """One mesh's pieces."""
+class _Callers:
+    """One view's display lists: one per mesh, in MuJoCo's numbering."""
 
-    rows: NDArray[np.int64]
-    """Of `Pieces`, those of all geoms that draw the mesh."""
-    number: NDArray[np.int64]
-    """Of each row, its place in `lists`."""
-    lists: NDArray[np.uint32]
-    """A display list each, in the order of the mesh's faces."""
+    base: int
+    chosen: NDArray[np.bool_]
+    """(lists,) which pieces they call; all False for a mesh that has none yet."""
 
 
 class MeshLists:
@@ -42,16 +41,29 @@ class MeshLists:
         from OpenGL import GL
 
         self._gl = GL
+        self._context = context
         self._whole = int(context.baseMesh)
-        self._meshes = {int(mesh): self._record(model, context, mesh, pieces) for mesh in _distinct(pieces.mesh)}
-        self._callers = int(GL.glGenLists(2 * model.nmesh))  # MuJoCo counts a mesh and its convex hull
-        context.baseMesh = self._callers
-        self._shown: dict[int, bytes] = {}
-        self.show(np.ones(len(pieces.mesh), dtype=bool))
+        self._num_meshes = int(model.nmesh)
+        self._meshes = np.unique(pieces.mesh[pieces.mesh >= 0])
+        self._rows = np.flatnonzero(pieces.mesh >= 0)
+        self._list_of_row = np.empty(len(self._rows), dtype=np.int64)
+        names: list[NDArray[np.uint32]] = []
+        starts = [0]
+        for mesh in self._meshes.tolist():
+            mine = pieces.mesh[self._rows] == mesh
+            lists, number = self._record(model, mesh, pieces, self._rows[mine])
+            self._list_of_row[mine] = starts[-1] + number
+            names.append(lists)
+            starts.append(starts[-1] + len(lists))
+        self._names = np.concatenate([np.zeros(0, dtype=np.uint32), *names])
+        """(lists,) a display list per different piece: mesh by mesh, each in the order of its faces."""
+        self._starts = np.array(starts)
+        self._callers: dict[Hashable, _Callers] = {}
 
-    def _record(self, model: Any, context: Any, mesh: int, pieces: Pieces) -> _Recorded:
-        """The display lists of one mesh's pieces, which several geoms may share."""
-        rows = np.flatnonzero(pieces.mesh == mesh)
+    def _record(
+        self, model: Any, mesh: int, pieces: Pieces, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """One mesh's display lists, and which of them each row of `pieces` is: several geoms may share a mesh."""
         _, example, number = np.unique(pieces.first_face[rows], return_index=True, return_inverse=True)
         lists = int(self._gl.glGenLists(2 * len(example))) + 2 * np.arange(len(example), dtype=np.uint32)
         start, count, hull = (
@@ -59,31 +71,42 @@ class MeshLists:
         )
         model.mesh_graphadr[mesh] = -1  # no convex hull
         for name, row in zip(lists, rows[example], strict=True):
-            context.baseMesh = int(name) - 2 * mesh
+            self._context.baseMesh = int(name) - 2 * mesh
             model.mesh_faceadr[mesh] = start + pieces.first_face[row]
             model.mesh_facenum[mesh] = pieces.triangles[row]
-            mujoco.mjr_uploadMesh(model, context, mesh)
-        context.baseMesh = self._whole
+            mujoco.mjr_uploadMesh(model, self._context, mesh)
+        self._context.baseMesh = self._whole
         model.mesh_faceadr[mesh], model.mesh_facenum[mesh], model.mesh_graphadr[mesh] = start, count, hull
-        return _Recorded(rows=rows, number=number, lists=lists)
+        return lists, number
 
-    def show(self, wanted: NDArray[np.bool_]) -> None:
-        """Choose the pieces (n,) that are drawn. Geoms that share a mesh are all drawn with what any of them needs."""
-        for mesh, recorded in self._meshes.items():
-            choice = np.zeros(len(recorded.lists), dtype=bool)
-            choice[recorded.number[wanted[recorded.rows]]] = True
-            key = choice.tobytes()
-            if self._shown.get(mesh) == key or not choice.any():
-                continue
-            self._gl.glNewList(self._callers + 2 * mesh, self._gl.GL_COMPILE)
-            if choice.all():
-                self._gl.glCallList(self._whole + 2 * mesh)
-            else:
-                lists = recorded.lists[choice]  # in the order of the faces
-                self._gl.glCallLists(len(lists), self._gl.GL_UNSIGNED_INT, lists)
-            self._gl.glEndList()
-            self._shown[mesh] = key
+    def show(self, wanted: NDArray[np.bool_], view: Hashable) -> None:
+        """Choose the pieces (n,) that are drawn next. Geoms that share a mesh are all drawn with what any of them needs.
 
+        Args:
+            view: whatever names a sequence of similar choices; each has display lists of its own.
+        """
+        callers = self._callers.get(view)
+        if callers is None:  # MuJoCo counts a mesh and its convex hull
+            base = int(self._gl.glGenLists(2 * self._num_meshes))
+            callers = self._callers[view] = _Callers(base=base, chosen=np.zeros(len(self._names), dtype=bool))
+        self._context.baseMesh = callers.base
+        if not len(self._names):
+            return
+        chosen = np.zeros(len(self._names), dtype=bool)
+        chosen[self._list_of_row[wanted[self._rows]]] = True
+        first = self._starts[:-1]
+        drawn = np.logical_or.reduceat(chosen, first)
+        changed = np.logical_or.reduceat(chosen != callers.chosen, first)
+        for place in np.flatnonzero(drawn & changed).tolist():
+            mine = slice(self._starts[place], self._starts[place + 1])
+            self._write(callers.base, int(self._meshes[place]), self._names[mine], chosen[mine])
+            callers.chosen[mine] = chosen[mine]
 
-def _distinct(meshes: NDArray[np.int64]) -> list[int]:
-    return [int(mesh) for mesh in np.unique(meshes) if mesh >= 0]
+    def _write(self, base: int, mesh: int, names: NDArray[np.uint32], chosen: NDArray[np.bool_]) -> None:
+        self._gl.glNewList(base + 2 * mesh, self._gl.GL_COMPILE)
+        if chosen.all():
+            self._gl.glCallList(self._whole + 2 * mesh)
+        else:
+            lists = names[chosen]
+            self._gl.glCallLists(len(lists), self._gl.GL_UNSIGNED_INT, lists)
+        self._gl.glEndList()

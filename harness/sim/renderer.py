@@ -6,6 +6,7 @@ Same MuJoCo calls and options as robosuite's render context, but: only geoms tha
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.sim.culling import HIDDEN_GROUP, MAX_SCENE_GEOMS, Culling, Part, cu
 from harness.sim.gl import GlError, explain, make_gl_context
 from harness.sim.mesh_lists import MeshLists
 from harness.sim.model_cache import Texture
+from harness.sim.readback import Pending, Readback
 from harness.sim.stack import mujoco
 from harness.sim.textures import upload_textures
 from tasks.interface import ImageConvention
@@ -56,6 +58,9 @@ class Renderer:
         self._cull = cull
         self._context = self._make_context(textures, size_px)
         self._meshes = MeshLists(model, self._context, pieces)
+        self._readback = Readback(self._context, size_px)
+        self.triangles_drawn = 0
+        """In the last images, reflections included."""
 
     def _make_context(self, textures: tuple[Texture, ...], size_px: int) -> Any:
         model = self._model
@@ -81,20 +86,30 @@ class Renderer:
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image as OpenGL gives it: uint8 (size_px, size_px, 3)."""
-        self._gl.make_current()  # another simulator of this process may have drawn last
-        self._camera.fixedcamid = self._model.camera(camera).id
-        self.triangles_drawn = 0
-        culling = self._culling
-        parts = culling.parts(self._data, self._camera.fixedcamid) if self._cull else [culling.whole]
-        image = self._draw(parts[0])
-        for part in parts[1:]:
-            area = part.area
-            image[area.bottom : area.top, area.left : area.right] = self._draw(part)
-        return image
+        return self.images((camera,))[0]
 
-    def _draw(self, part: Part) -> NDArray[np.uint8]:
-        """The part's area: uint8 (height, width, 3)."""
-        model, scene, area = self._model, self._scene, part.area
+    def images(self, cameras: Sequence[str]) -> NDArray[np.uint8]:
+        """Images as OpenGL gives them: uint8 (cameras, size_px, size_px, 3)."""
+        self._gl.make_current()  # another simulator of this process may have drawn last
+        self.triangles_drawn = 0
+        pending = [(row, drawing) for row, camera in enumerate(cameras) for drawing in self._start(camera)]
+        size_px = self._viewport.width
+        images = np.empty((len(cameras), size_px, size_px, 3), dtype=np.uint8)
+        for row, drawing in pending:  # a camera's later ones lie over its first
+            self._readback.finish(drawing, images[row])
+        return images
+
+    def _start(self, name: str) -> Iterator[Pending]:
+        """One image's drawings, under way."""
+        camera = self._camera.fixedcamid = self._model.camera(name).id
+        culling = self._culling
+        parts = culling.parts(self._data, camera) if self._cull else [culling.whole]
+        for number, part in enumerate(parts):
+            self._draw(part, view=(camera, number))
+            yield self._readback.start(part.area)
+
+    def _draw(self, part: Part, view: Hashable) -> None:
+        model, scene = self._model, self._scene
         self.triangles_drawn += int(self._triangles[part.pieces].sum()) * (1 + part.reflections)
         model.geom_group[:] = np.where(part.geoms, self._groups, HIDDEN_GROUP)
         mujoco.mjv_updateScene(
@@ -107,13 +122,9 @@ class Renderer:
             scene,
         )
         model.geom_group[:] = self._groups
-        self._meshes.show(part.pieces)
+        self._meshes.show(part.pieces, view)
         scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = part.reflections
         mujoco.mjr_render(self._viewport, scene, self._context)
-        width, height = area.right - area.left, area.top - area.bottom
-        pixels = np.empty((height, width, 3), dtype=np.uint8)
-        mujoco.mjr_readPixels(pixels, None, mujoco.MjrRect(area.left, area.bottom, width, height), self._context)
-        return pixels
 
     def close(self) -> None:
         """Free the GL resources."""

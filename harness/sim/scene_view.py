@@ -25,7 +25,6 @@ class SceneView:
     def __init__(self, scene: Scene, size_px: int, *, cull: bool = True) -> None:
         self._model = scene.model
         self._data = mujoco.MjData(scene.model)
-        self._size_px = size_px
         self._renderer = Renderer(scene.model, self._data, scene.textures, size_px, cull=cull)
 
     def images(
@@ -44,17 +43,15 @@ class SceneView:
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
-        images = np.empty((len(cameras), self._size_px, self._size_px, 3), dtype=np.uint8)
         current = self._model.site_rgba.copy()
         self._model.site_rgba[:] = site_rgba
-        for row, camera in enumerate(cameras):
-            images[row] = self._renderer.render(camera)
+        images = self._renderer.images(cameras)
         self._model.site_rgba[:] = current
         return images
 
     @property
     def triangles_drawn(self) -> int:
-        """In the last image, reflections included."""
+        """In the last images, reflections included."""
         return self._renderer.triangles_drawn
 
     def close(self) -> None:

@@ -121,7 +121,7 @@ def test_where_leaving_out_might_show_nothing_is_left_out(geoms: str, light: str
 
 
 def test_reflected_planes_bound_reflected_points() -> None:
-    from harness.sim.culling import reflected
+    from harness.sim.view_volume import reflected
 
     generator = np.random.default_rng(0)
     normal = generator.normal(size=3)
