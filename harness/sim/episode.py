@@ -247,7 +247,7 @@ class EpisodeRunner:
             queries=source.queries,
             clipped_actions=clipped,
             time_spent=TimeSpent(
-                build_s=built_s,
+                build_s=built_s + simulator.times.build_s,
                 reset_s=simulator.times.reset_s,
                 physics_s=simulator.times.physics_s,
                 render_s=simulator.times.render_s,

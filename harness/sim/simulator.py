@@ -252,10 +252,11 @@ class Simulator:
         started = time.perf_counter()
         if not cameras:
             return np.empty((0, self.protocol.render_size_px, self.protocol.render_size_px, 3), dtype=np.uint8)
-        images = self.prepare_images().images(
-            cameras, self.sampled.qpos, self.sampled.sites_rgba
-        )  # a burner may be lit since
-        self.times.render_s += time.perf_counter() - started
+        view = self.prepare_images()
+        ready = time.perf_counter()
+        images = view.images(cameras, self.sampled.qpos, self.sampled.sites_rgba)  # a burner may be lit since
+        self.times.build_s += ready - started
+        self.times.render_s += time.perf_counter() - ready
         return images
 
     def prepare_images(self) -> SceneView:
