@@ -342,7 +342,7 @@ class TimeSpent:
     """Where an episode's wall time went [s]."""
 
     build_s: float
-    """Compiling the task's model, when this episode was the first of its task on the worker."""
+    """Loading the task's model and making its GL context, when this episode was the first of its task on the worker."""
     reset_s: float
     """Soft reset, init state and settling."""
     physics_s: float
