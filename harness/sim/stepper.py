@@ -3,7 +3,8 @@
 In each 2 ms substep stock runs `mj_forward`, a second `mj_forward` that the controller forces, and `mj_step`, which runs a third.
 Positions and velocities are the same in all three, so everything that depends on them alone is computed once. What does differ is
 kept: the constraint solver starts from the accelerations found last, so its three solutions refine each other, and the third one
-has new controls. Sensors, which nobody reads, are left out. See `mj_forwardSkip` and `mj_step` in MuJoCo's engine_forward.c.
+has new controls (`constraint_solver`). Sensors, which nobody reads, are left out. See `mj_forwardSkip` and `mj_step` in MuJoCo's
+engine_forward.c.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.constraint_solver import ConstraintSolver
 from harness.sim.operational_space import OperationalSpaceControl
 from harness.sim.stack import SUBSTEPS, mujoco
-
-_NOTHING_KNOWN, _VELOCITIES_KNOWN = int(mujoco.mjtStage.mjSTAGE_NONE), int(mujoco.mjtStage.mjSTAGE_VEL)
-"""Stages that `mj_forwardSkip` leaves out; its last argument leaves out sensors."""
 
 
 class Stepper:
@@ -38,6 +37,7 @@ class Stepper:
         self._model = model
         self._data = data
         self._control = OperationalSpaceControl(robot, model, data)
+        self._solver = ConstraintSolver(model, data)
         self._fresh = True
 
     def reset(self) -> None:
@@ -55,7 +55,7 @@ class Stepper:
             on_sample: called after that substep with the positions (nq,) before it, whose kinematics body and site poses
                 still show; `data.qpos` is that after it. So robosuite's observables find it.
         """
-        model, data, control = self._model, self._data, self._control
+        model, data, control, solver = self._model, self._data, self._control, self._solver
         for substep in range(SUBSTEPS):
             sampling = substep == sampling_substep
             if sampling:
@@ -63,15 +63,22 @@ class Stepper:
             if self._fresh:
                 self._first_substep(action)
             else:
-                mujoco.mj_forwardSkip(model, data, _NOTHING_KNOWN, True)  # stock's first forward pass
-                mujoco.mj_fwdConstraint(model, data)  # the controller's: nothing else has changed
+                mujoco.mj_fwdPosition(model, data)
+                mujoco.mj_fwdVelocity(model, data)
+                mujoco.mj_fwdActuation(model, data)
+                mujoco.mj_fwdAcceleration(model, data)
+                solver.begin()
+                solver.solve(new_forces=True)  # stock's first forward pass
+                solver.solve(new_forces=False)  # the controller's: nothing else has changed
                 if substep == 0:
                     control.set_goal(action)
                 control.command()
                 if substep == 0:  # from then on a bad position or velocity can only come from a bad acceleration
                     mujoco.mj_checkPos(model, data)
                     mujoco.mj_checkVel(model, data)
-                mujoco.mj_forwardSkip(model, data, _VELOCITIES_KNOWN, True)  # of `mj_step`
+                mujoco.mj_fwdActuation(model, data)
+                mujoco.mj_fwdAcceleration(model, data)
+                solver.solve(new_forces=True)  # of `mj_step`
                 mujoco.mj_checkAcc(model, data)
                 mujoco.mj_Euler(model, data)
             if sampling:

@@ -1,0 +1,366 @@
+"""MuJoCo's Newton solver for contacts and joint friction: the same numbers, without multiplying by zeros.
+
+MuJoCo 3.2.3 stores the constraint Jacobian of a LIBERO scene as a dense matrix, of which nine tenths are zeros, and computes each
+solution from nothing. Adding a product with zero changes no number, so here they are left out; and what the three solutions of a
+substep share is computed once. Every operation that remains is the one of `mj_fwdConstraint` (engine_forward.c) and `mj_solNewton`
+(engine_solver.c), in its order.
+
+Notation follows MuJoCo: `jar` is J a - aref, `ma` is M a, a cone the friction of one contact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.sim.contact_costs import (
+    MAX_DIM,
+    QUADRATIC,
+    Constraints,
+    constraint_cost,
+    gauss_cost,
+    update_constraints,
+)  # fmt: skip
+from harness.sim.envelope_factor import MINVAL, add_cones, back_substitute, cholesky_update, factor_hessian
+from harness.sim.line_search import Line, prepare, search
+from harness.sim.solver_memory import (
+    ACCELERATION,
+    COLUMN,
+    CONES,
+    CONSTRAINT_FORCE,
+    ENVELOPE,
+    FACTOR,
+    FRICTION,
+    HEIGHTS,
+    KNOWN,
+    LAST,
+    NEFC,
+    NUM_FIELDS,
+    SMOOTH,
+    SMOOTH_COST,
+    SMOOTH_FORCE,
+    START,
+    STATE,
+    VALUE,
+    WARMSTART,
+    Motion,
+    begin,
+    bytes_,
+    floats,
+    load_constraints,
+    load_motion,
+    load_rows,
+)  # fmt: skip
+from harness.sim.sparse_rows import (
+    Inertia,
+    Rows,
+    dot,
+    multiply,
+    multiply_inertia,
+    multiply_transposed,
+    padded,
+)
+from harness.sim.stack import mujoco
+
+Array = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+Addresses = NDArray[np.int64]
+
+TRIALS = 150
+"""Solutions computed both ways: those of two control steps."""
+_VERSION = "3.2.3"
+_SPARSE_FROM = 60
+"""Degrees of freedom from which on MuJoCo stores the Jacobian without zeros, and adds in another order."""
+
+
+class Options(NamedTuple):
+    """MuJoCo's."""
+
+    scale: float
+    """Of costs and gradients."""
+    tolerance: float
+    line_search_tolerance: float
+    iterations: int
+    line_search_iterations: int
+
+
+class Guess(NamedTuple):
+    """Where the iterations stand, but for the acceleration itself."""
+
+    jar: Array
+    ma: Array
+    force: Array
+    state: Bytes
+    cone_hessian: Array
+    work: Array
+    """(whole blocks,)"""
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _acceleration_error(
+    constraints: Constraints, rows: Rows, acceleration: Array, padded_vector: Array, jar: Array
+) -> None:
+    """`jar` of an acceleration."""
+    padded_vector[: len(acceleration)] = acceleration
+    multiply(rows, padded_vector, jar)
+    for row in range(len(jar)):
+        jar[row] -= constraints.aref[row]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _first_guess(
+    constraints: Constraints,
+    rows: Rows,
+    inertia: Inertia,
+    motion: Motion,
+    guess: Guess,
+    smooth_cost: Array,
+    new_forces: bool,
+) -> tuple[float, int]:
+    """`warmstart`: begin at the better of two, the last solution and what would happen without constraints.
+
+    Returns:
+        The constraints' cost, and how many of their rows are in cones.
+    """
+    vector = np.zeros(len(guess.work))
+    _acceleration_error(constraints, rows, motion.warmstart, vector, guess.jar)
+    multiply_inertia(inertia, motion.warmstart, guess.ma)
+    cost, cones = update_constraints(constraints, guess.jar, guess.force, guess.state, guess.cone_hessian)
+    motion.acceleration[:] = motion.warmstart
+    whole = gauss_cost(guess.ma, motion.smooth_force, motion.warmstart, motion.smooth, cost)
+    if new_forces or whole > smooth_cost[0]:
+        jar = np.empty(len(guess.jar))
+        _acceleration_error(constraints, rows, motion.smooth, vector, jar)
+        smooth_cost[0] = constraint_cost(constraints, jar)
+        if whole > smooth_cost[0]:
+            motion.acceleration[:] = motion.smooth
+            guess.jar[:] = jar
+            multiply_inertia(inertia, motion.smooth, guess.ma)
+            cost, cones = update_constraints(constraints, guess.jar, guess.force, guess.state, guess.cone_hessian)
+    return cost, cones
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _update_factor(
+    constraints: Constraints, rows: Rows, inertia: Inertia, guess: Guess, before: Bytes, factor: Array
+) -> None:
+    """`HessianIncremental` without cones: constraints that became quadratic, or no longer are."""
+    for row in range(len(before)):
+        was, now = before[row] == QUADRATIC, guess.state[row] == QUADRATIC
+        if was == now:
+            continue
+        root = math.sqrt(constraints.stiffness[row])
+        guess.work[:] = 0.0
+        for block in range(rows.start[row], rows.start[row + 1]):
+            for k in range(4):
+                guess.work[rows.column[block] + k] = rows.value[4 * block + k] * root
+        if not cholesky_update(factor, rows, guess.work, 0, now):
+            factor_hessian(constraints, rows, inertia, guess.state, factor)
+            break
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _step(
+    constraints: Constraints,
+    rows: Rows,
+    inertia: Inertia,
+    motion: Motion,
+    guess: Guess,
+    options: Options,
+    gauss: float,
+    direction: Array,
+) -> bool:
+    """Go as far along a direction (whole blocks,) as the line search says; False where that is nowhere."""
+    nv, nefc = len(guess.ma), len(guess.jar)
+    length = math.sqrt(dot(direction, 0, direction, 0, 0, nv))
+    if length < MINVAL:
+        return False
+    mv, jv, quad = np.empty(nv), np.empty(nefc), np.empty(3 * nefc)
+    multiply_inertia(inertia, direction[:nv], mv)
+    multiply(rows, direction, jv)
+    along = dot(direction, 0, guess.ma, 0, 0, nv) - dot(motion.smooth_force, 0, direction, 0, 0, nv)
+    prepare(constraints, guess.jar, jv, quad)
+    line = Line(constraints, guess.jar, jv, quad, (gauss, along, 0.5 * dot(direction, 0, mv, 0, 0, nv)))
+    gradient_tolerance = options.tolerance * options.line_search_tolerance * length / options.scale
+    alpha = search(line, gradient_tolerance, options.line_search_iterations)
+    if alpha == 0.0:
+        return False
+    for i in range(nv):
+        motion.acceleration[i] += direction[i] * alpha
+        guess.ma[i] += mv[i] * alpha
+    for row in range(nefc):
+        guess.jar[row] += jv[row] * alpha
+    return True
+
+
+@numba.njit(cache=True, error_model="numpy")
+def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: bool) -> None:
+    """`mj_fwdConstraint`.
+
+    Args:
+        addresses: see `_FIELDS`.
+        new_forces: whether forces, and with them the accelerations without constraints, are others than in the last call.
+    """
+    nv, nefc = len(inertia.address), addresses[NEFC]
+    rows, constraints, motion = load_rows(addresses, nv), load_constraints(addresses), load_motion(addresses, nv)
+    size = nv * padded(nv)
+    kept_factor, kept_state = floats(addresses, FACTOR, size), bytes_(addresses, STATE, nefc)
+    state, before = np.empty(nefc, dtype=np.uint8), np.empty(nefc, dtype=np.uint8)
+    guess = Guess(np.empty(nefc), np.empty(nv), np.empty(nefc), state, np.empty(MAX_DIM * nefc), np.empty(padded(nv)))
+    smooth_cost = floats(addresses, SMOOTH_COST, 1)
+    constraint_cost, cones = _first_guess(constraints, rows, inertia, motion, guess, smooth_cost, new_forces)
+    same = addresses[KNOWN] == 1
+    for row in range(nefc):
+        same = same and (kept_state[row] == QUADRATIC) == (state[row] == QUADRATIC)
+    if not same:
+        factor_hessian(constraints, rows, inertia, state, kept_factor)
+        addresses[KNOWN] = 1
+        kept_state[:] = state
+    factor, with_cones = kept_factor, np.empty(size)
+    gradient, direction = np.empty(nv), np.zeros(padded(nv))
+    old_cost = 0.0
+    for iteration in range(options.iterations + 1):
+        multiply_transposed(rows, guess.force, motion.constraint_force, guess.work)
+        gauss = gauss_cost(guess.ma, motion.smooth_force, motion.acceleration, motion.smooth, 0.0)
+        cost = constraint_cost + gauss
+        for i in range(nv):
+            gradient[i] = guess.ma[i] - motion.smooth_force[i] - motion.constraint_force[i]
+        if iteration:
+            improvement = options.scale * (old_cost - cost)
+            if improvement < options.tolerance or iteration == options.iterations:
+                break  # MuJoCo would factor once more, in vain
+            if options.scale * math.sqrt(dot(gradient, 0, gradient, 0, 0, nv)) < options.tolerance:
+                break
+            if iteration == 1:
+                factor = kept_factor.copy()
+            _update_factor(constraints, rows, inertia, guess, before, factor)
+        if cones:
+            add_cones(constraints, rows, state, guess.cone_hessian, factor, with_cones)
+            back_substitute(with_cones, rows, gradient, direction)
+        else:
+            back_substitute(factor, rows, gradient, direction)
+        for i in range(nv):
+            direction[i] *= -1.0
+        if not _step(constraints, rows, inertia, motion, guess, options, gauss, direction):
+            break
+        before[:] = state
+        old_cost = cost
+        constraint_cost, cones = update_constraints(constraints, guess.jar, guess.force, state, guess.cone_hessian)
+    motion.warmstart[:] = motion.acceleration
+
+
+class ConstraintSolver:
+    """Solves the constraints of one model, as `mj_fwdConstraint` does.
+
+    The first solutions are computed both ways; only where every bit agrees do the compiled functions go on alone.
+
+    Args:
+        model: mujoco's.
+        data: mujoco's.
+    """
+
+    def __init__(self, model: Any, data: Any) -> None:
+        self._model = model
+        self._data = data
+        self._alone = _supported(model)
+        self._trials_left = TRIALS
+        option, nv = model.opt, model.nv
+        self._options = Options(
+            scale=1 / (model.stat.meaninertia * max(1, nv)),
+            tolerance=option.tolerance,
+            line_search_tolerance=option.ls_tolerance,
+            iterations=option.iterations,
+            line_search_iterations=option.ls_iterations,
+        )
+        self._inertia = Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum)
+        self._geom_blocks = _moving_blocks(model)
+        self._addresses = np.zeros(NUM_FIELDS, dtype=np.int64)
+        self._kept: dict[int, NDArray[Any]] = {}
+        self._results = (data.qacc, data.qacc_warmstart, data.qfrc_constraint)
+        self._keep({
+            SMOOTH: data.qacc_smooth, SMOOTH_FORCE: data.qfrc_smooth, ACCELERATION: data.qacc,
+            WARMSTART: data.qacc_warmstart, CONSTRAINT_FORCE: data.qfrc_constraint, FACTOR: np.zeros(nv * padded(nv)),
+            ENVELOPE: np.zeros(nv, np.int32), LAST: np.zeros(nv, np.int32), SMOOTH_COST: np.zeros(1),
+        })  # fmt: skip
+        self._rows = 0
+
+    def _keep(self, arrays: dict[int, NDArray[Any]]) -> None:
+        self._kept |= arrays
+        for field, array in arrays.items():
+            self._addresses[field] = array.ctypes.data
+
+    def begin(self) -> None:
+        """Constraints have been made anew."""
+        data = self._data
+        nefc = data.nefc
+        if not nefc or not self._alone:
+            return
+        if nefc > self._rows:
+            rows = self._rows = 2 * nefc
+            elements = rows * padded(self._model.nv)
+            self._keep({
+                START: np.zeros(rows + 1, np.int32), COLUMN: np.zeros(elements, np.int32), VALUE: np.zeros(elements),
+                HEIGHTS: np.zeros(rows, np.uint8), CONES: np.zeros(rows), STATE: np.zeros(rows, np.uint8),
+            })  # fmt: skip
+        begin(
+            self._addresses, self._inertia.parent, self._inertia.simple, self._geom_blocks, data.efc_J, data.efc_D,
+            data.efc_R, data.efc_aref, data.efc_frictionloss, data.nf,
+            data.contact.friction.ctypes.data - 8 * FRICTION, data.ncon,
+        )  # fmt: skip
+
+    def solve(self, *, new_forces: bool) -> None:
+        """Find the accelerations `qacc`, and what `mj_Euler` needs besides.
+
+        Args:
+            new_forces: whether forces are others than in the last call.
+        """
+        if not self._alone or not self._data.nefc:
+            mujoco.mj_fwdConstraint(self._model, self._data)
+        elif self._trials_left:
+            self._solve_both_ways(new_forces)
+        else:
+            self._solve(new_forces)
+
+    def _solve(self, new_forces: bool) -> None:
+        solve(self._addresses, self._options, self._inertia, new_forces)
+
+    def _solve_both_ways(self, new_forces: bool) -> None:
+        self._trials_left -= 1
+        before = self._data.qacc_warmstart.copy()
+        self._solve(new_forces)
+        mine = [result.tobytes() for result in self._results]
+        self._data.qacc_warmstart[:] = before
+        mujoco.mj_fwdConstraint(self._model, self._data)
+        self._alone = mine == [result.tobytes() for result in self._results]
+
+
+def _supported(model: Any) -> bool:
+    """Whether a model's constraints are of the kinds that are written out here; all of LIBERO's are."""
+    option = model.opt
+    dense = option.jacobian == mujoco.mjtJacobian.mjJAC_DENSE or (
+        option.jacobian == mujoco.mjtJacobian.mjJAC_AUTO and model.nv < _SPARSE_FROM
+    )
+    return bool(
+        mujoco.__version__ == _VERSION
+        and dense
+        and option.solver == mujoco.mjtSolver.mjSOL_NEWTON
+        and option.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
+        and option.noslip_iterations == option.disableflags == option.enableflags == 0
+        and model.neq == model.npair == model.nflex == model.nplugin == 0
+        and np.isin(model.geom_condim, (1, 3, 4)).all()
+    )
+
+
+def _moving_blocks(model: Any) -> Addresses:
+    """(ngeom,) a bit for each four degrees of freedom of which one moves the geom."""
+    blocks = np.zeros(model.nbody, dtype=np.int64)
+    for body in range(1, model.nbody):
+        dofs = range(model.body_dofadr[body], model.body_dofadr[body] + model.body_dofnum[body])
+        blocks[body] = blocks[model.body_parentid[body]]
+        for dof in dofs:
+            blocks[body] |= 1 << (dof // 4)
+    return blocks[model.geom_bodyid]

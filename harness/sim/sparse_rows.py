@@ -1,0 +1,155 @@
+"""The constraint Jacobian and the inertia, multiplied as MuJoCo does, but for products with zero.
+
+See `constraint_solver`. Sums of products run in four lanes, as MuJoCo's AVX code has them (`mju_dot` in engine_util_blas.c).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+MASK = 0x7FFFFFFF
+"""Tells the compiler that an index is not negative: it need not be counted from the end."""
+
+
+class Rows(NamedTuple):
+    """The Jacobian in blocks of four columns, without those that are zero."""
+
+    start: Ints
+    """(nefc + 1,) each row's first block."""
+    column: Ints
+    """(blocks,) each block's first column."""
+    value: Array
+    """(4 blocks,) its elements; zeros beyond the last column."""
+    envelope: Ints
+    """(nv,) of each column the first one that shares a row with it, or is coupled with it by inertia."""
+    last: Ints
+    """(nv,) of each column the last one that it is the envelope of, or lies beyond."""
+
+
+class Inertia(NamedTuple):
+    """MuJoCo's joint-space inertia: `qM`, `dof_Madr`, `dof_parentid` and `dof_simplenum`."""
+
+    value: Array
+    address: Ints
+    parent: Ints
+    simple: Ints
+
+
+@numba.njit(cache=True, error_model="numpy")
+def padded(n: int) -> int:
+    """Whole blocks of four."""
+    return n + 3 - (n + 3) % 4
+
+
+@numba.njit(cache=True, error_model="numpy")
+def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
+    """`mju_dot` of n elements, of which those before `first` are zero products; the vectors begin at `at` and `bt`."""
+    whole = n - n % 4
+    r0 = r1 = r2 = r3 = 0.0
+    for i in range(first - first % 4, whole, 4):
+        ai, bi = (at + i) & MASK, (bt + i) & MASK
+        r0 += a[ai] * b[bi]
+        r1 += a[ai + 1] * b[bi + 1]
+        r2 += a[ai + 2] * b[bi + 2]
+        r3 += a[ai + 3] * b[bi + 3]
+    total = (r0 + r2) + (r1 + r3)
+    left = n - whole
+    ai, bi = (at + whole) & MASK, (bt + whole) & MASK
+    if left == 3:
+        total += a[ai] * b[bi] + a[ai + 1] * b[bi + 1] + a[ai + 2] * b[bi + 2]
+    elif left == 2:
+        total += a[ai] * b[bi] + a[ai + 1] * b[bi + 1]
+    elif left == 1:
+        total += a[ai] * b[bi]
+    return total
+
+
+@numba.njit(cache=True, error_model="numpy")
+def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
+    """Add a row of the Jacobian (nefc, nv); returns how many blocks there are then.
+
+    Args:
+        blocks: a bit for each block that may be other than zero.
+        n: how many blocks the rows before have.
+    """
+    nv = jacobian.shape[1]
+    low = -1
+    i = 0
+    while blocks:
+        if blocks & 1:
+            some = False
+            for k in range(4):
+                x = jacobian[row, i + k] if i + k < nv else 0.0
+                rows.value[(4 * n + k) & MASK] = x
+                if x != 0.0:
+                    some = True
+                    if low < 0:
+                        low = i + k
+                    rows.envelope[i + k] = min(rows.envelope[i + k], low)
+            rows.column[n & MASK] = i
+            n += some
+        blocks >>= 1
+        i += 4
+    return n
+
+
+@numba.njit(cache=True, error_model="numpy")
+def multiply(rows: Rows, vector: Array, result: Array) -> None:
+    """`mju_mulMatVec`: result (nefc,) = J vector; the vector is padded with zeros to whole blocks."""
+    nv = len(rows.envelope)
+    whole = nv - nv % 4
+    column, value = rows.column, rows.value
+    for row in range(len(result)):
+        r0 = r1 = r2 = r3 = tail = 0.0
+        for block in range(rows.start[row] & MASK, rows.start[row + 1] & MASK):
+            i, at = column[block] & MASK, (4 * block) & MASK
+            p0, p1 = value[at] * vector[i], value[at + 1] * vector[i + 1]
+            p2, p3 = value[at + 2] * vector[i + 2], value[at + 3] * vector[i + 3]
+            if i == whole:
+                tail = p0 + p1 + p2
+            else:
+                r0 += p0
+                r1 += p1
+                r2 += p2
+                r3 += p3
+        result[row] = ((r0 + r2) + (r1 + r3)) + tail
+
+
+@numba.njit(cache=True, error_model="numpy")
+def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -> None:
+    """`mju_mulMatTVec`: result (nv,) = J' vector."""
+    column, value = rows.column, rows.value
+    work[:] = 0.0
+    for row in range(len(vector)):
+        x = vector[row]
+        if x != 0.0:
+            for block in range(rows.start[row] & MASK, rows.start[row + 1] & MASK):
+                i, at = column[block] & MASK, (4 * block) & MASK
+                work[i] += value[at] * x
+                work[i + 1] += value[at + 1] * x
+                work[i + 2] += value[at + 2] * x
+                work[i + 3] += value[at + 3] * x
+    result[:] = work[: len(result)]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def multiply_inertia(inertia: Inertia, vector: Array, result: Array) -> None:
+    """`mj_mulM`: result (nv,) = M vector."""
+    for i in range(len(vector)):
+        at = inertia.address[i]
+        result[i] = inertia.value[at] * vector[i]
+        if inertia.simple[i]:
+            continue
+        j = inertia.parent[i]
+        while j >= 0:
+            at += 1
+            result[i] += inertia.value[at] * vector[j]
+            result[j] += inertia.value[at] * vector[i]
+            j = inertia.parent[j]
