@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from harness.sim.contact_costs import Constraints
-from harness.sim.sparse_rows import Rows, compress, padded
+from harness.sim.sparse_rows import Rows, compress, couple, padded
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -159,6 +159,7 @@ def begin(
         for k in range(row, row + height):
             rows.start[k] = n
             n = compress(rows, dense, k, blocks, n)
+        couple(rows, rows.start[row], n)
         row += height
     rows.start[nefc] = n
     for i in range(nv):

@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     value: Array
     """(4 blocks,) its elements; zeros beyond the last column."""
     envelope: Ints
-    """(nv,) of each column the first one that shares a row with it, or is coupled with it by inertia."""
+    """(nv,) of each column the first one that shares a constraint with it, or is coupled with it by inertia."""
     last: Ints
     """(nv,) of each column the last one that it is the envelope of, or lies beyond."""
 
@@ -80,7 +80,6 @@ def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
         n: how many blocks the rows before have.
     """
     nv = jacobian.shape[1]
-    low = -1
     i = 0
     while blocks:
         if blocks & 1:
@@ -88,16 +87,27 @@ def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
             for k in range(4):
                 x = jacobian[row, i + k] if i + k < nv else 0.0
                 rows.value[(4 * n + k) & MASK] = x
-                if x != 0.0:
-                    some = True
-                    if low < 0:
-                        low = i + k
-                    rows.envelope[i + k] = min(rows.envelope[i + k], low)
+                some = some or x != 0.0
             rows.column[n & MASK] = i
             n += some
         blocks >>= 1
         i += 4
     return n
+
+
+@numba.njit(cache=True, error_model="numpy")
+def couple(rows: Rows, first: int, end: int) -> None:
+    """Let the envelope hold all columns of some blocks: those of one constraint, whose rows are mixed where a contact slides."""
+    low = len(rows.envelope)
+    for block in range(first, end):
+        for k in range(4):
+            if rows.value[(4 * block + k) & MASK] != 0.0:
+                low = min(low, rows.column[block & MASK] + k)
+    for block in range(first, end):
+        for k in range(4):
+            if rows.value[(4 * block + k) & MASK] != 0.0:
+                i = (rows.column[block & MASK] + k) & MASK
+                rows.envelope[i] = min(rows.envelope[i], low)
 
 
 @numba.njit(cache=True, error_model="numpy")
