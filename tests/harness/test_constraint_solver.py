@@ -58,7 +58,7 @@ def random_scene(rng: np.random.Generator) -> str:
       <geom type="capsule" fromto="0 0 0 -0.15 0 0" size="0.02"/><body pos="-0.15 0 0"><joint type="hinge" axis="0 1 0"
       frictionloss="0.05"/><geom type="capsule" fromto="0 0 0 -0.15 0 0" size="0.02" condim="4"/></body></body>"""
     return f"""<mujoco><option cone="elliptic" impratio="20" timestep="0.002"/><worldbody>
-      <geom type="plane" size="2 2 0.1"/>{bodies}{chain}</worldbody></mujoco>"""
+      <geom type="plane" size="2 2 0.1" condim="1"/>{bodies}{chain}</worldbody></mujoco>"""
 
 
 def test_piles_of_things_get_mujocos_accelerations_to_the_bit() -> None:
@@ -81,7 +81,8 @@ def test_piles_of_things_get_mujocos_accelerations_to_the_bit() -> None:
                 mujoco.mj_Euler(model, data)
                 continue
             solver.begin()
-            for new_forces in (True, False):
+            for new_forces, start in ((True, 0.0), (False, 0.0), (False, 30.0)):
+                data.qacc_warmstart[:] += start * rng.normal(size=model.nv)
                 theirs, ours = solutions(model, data, solver, new_forces)
                 assert ours == theirs, (seed, step, data.solver_niter[0])
                 iterations.add(int(data.solver_niter[0]))
