@@ -27,7 +27,7 @@ class Renderer:
 
     Args:
         model: mujoco's.
-        data: what to draw, mujoco's; kept by reference.
+        data: what to draw, mujoco's, with its kinematics; kept by reference.
         textures: pixels for which the model has stand-ins.
         size_px: height and width of an image.
         cull: leave out what cannot be seen; only tests turn it off.
@@ -61,6 +61,7 @@ class Renderer:
         self._readback = Readback(self._context, size_px)
         self.triangles_drawn = 0
         """In the last images, reflections included."""
+        self._culling.parts(data, 0)  # what is compiled on the first call is compiled now
 
     def _make_context(self, textures: tuple[Texture, ...], size_px: int) -> Any:
         model = self._model

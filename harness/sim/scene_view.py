@@ -25,6 +25,7 @@ class SceneView:
     def __init__(self, scene: Scene, size_px: int, *, cull: bool = True) -> None:
         self._model = scene.model
         self._data = mujoco.MjData(scene.model)
+        self._find_poses()
         self._renderer = Renderer(scene.model, self._data, scene.textures, size_px, cull=cull)
 
     def images(
@@ -40,14 +41,17 @@ class SceneView:
             uint8 (cameras, size_px, size_px, 3).
         """
         self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        self._find_poses()
         current = self._model.site_rgba.copy()
         self._model.site_rgba[:] = site_rgba
         images = self._renderer.images(cameras)
         self._model.site_rgba[:] = current
         return images
+
+    def _find_poses(self) -> None:
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
 
     @property
     def triangles_drawn(self) -> int:
