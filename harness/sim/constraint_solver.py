@@ -5,6 +5,8 @@ solution from nothing. Adding a product with zero changes no number, so here the
 substep share is computed once. Every operation that remains is the one of `mj_fwdConstraint` (engine_forward.c) and `mj_solNewton`
 (engine_solver.c), in its order.
 
+MuJoCo is by Google DeepMind, under the Apache License 2.0; what it computes is followed here function by function.
+
 Notation follows MuJoCo: `jar` is J a - aref, `ma` is M a, a cone the friction of one contact.
 """
 
