@@ -15,10 +15,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compiled
 from harness.sim.contact_costs import (
     MAX_DIM,
     QUADRATIC,
@@ -102,7 +102,7 @@ class Guess(NamedTuple):
     """(whole blocks,)"""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _acceleration_error(
     constraints: Constraints, rows: Rows, acceleration: Array, padded_vector: Array, jar: Array
 ) -> None:
@@ -113,7 +113,7 @@ def _acceleration_error(
         jar[row] -= constraints.aref[row]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _first_guess(
     constraints: Constraints,
     rows: Rows,
@@ -146,7 +146,7 @@ def _first_guess(
     return cost, cones
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _update_factor(
     constraints: Constraints, rows: Rows, inertia: Inertia, guess: Guess, before: Bytes, factor: Array
 ) -> None:
@@ -165,7 +165,7 @@ def _update_factor(
             break
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _step(
     constraints: Constraints,
     rows: Rows,
@@ -199,7 +199,7 @@ def _step(
     return True
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: bool) -> None:
     """`mj_fwdConstraint`.
 

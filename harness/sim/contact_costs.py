@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.sim.compiled import compiled
 
 Array = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
@@ -38,7 +39,7 @@ class Constraints(NamedTuple):
     """(nefc,) a contact's mu and its friction coefficients, each in one of its rows."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _joint_friction(x: float, stiffness: float, regularizer: float, loss: float) -> tuple[float, float, int]:
     """Cost, force and state."""
     bound = regularizer * loss
@@ -49,7 +50,7 @@ def _joint_friction(x: float, stiffness: float, regularizer: float, loss: float)
     return 0.5 * stiffness * x * x, -stiffness * x, QUADRATIC
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def constraint_cost(constraints: Constraints, jar: Array) -> float:
     """The cost that `mj_constraintUpdate` computes; nothing else of it."""
     nf, stiffness, cone = constraints.num_friction, constraints.stiffness, constraints.cone
@@ -84,7 +85,7 @@ def constraint_cost(constraints: Constraints, jar: Array) -> float:
     return cost
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def update_constraints(
     constraints: Constraints, jar: Array, force: Array, state: Bytes, cone_hessian: Array
 ) -> tuple[float, int]:
@@ -143,7 +144,7 @@ def update_constraints(
     return cost, cones
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _cone_hessian(
     normal: float, tangent: float, dm: float, u: Array, cone: Array, row: int, height: int, hessian: Array
 ) -> None:
@@ -169,7 +170,7 @@ def _cone_hessian(
             hessian[at + height * j + k] = hessian[at + height * k + j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def gauss_cost(ma: Array, smooth_force: Array, acceleration: Array, smooth: Array, cost: float) -> float:
     """`cost` and the Gauss cost, added up element by element."""
     for i in range(len(ma)):

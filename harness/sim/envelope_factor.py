@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compiled
 from harness.sim.contact_costs import CONE, MAX_DIM, QUADRATIC, Constraints
 from harness.sim.sparse_rows import MASK, Inertia, Rows, dot, padded
 
@@ -22,7 +22,7 @@ Bytes = NDArray[np.uint8]
 MINVAL = 1e-15  # mjMINVAL
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def cholesky(matrix: Array, n: int, width: int, envelope: Ints, last: Ints) -> None:
     """`mju_cholFactor` of the lower triangle of (n, width)."""
     for j in range(n):
@@ -39,7 +39,7 @@ def cholesky(matrix: Array, n: int, width: int, envelope: Ints, last: Ints) -> N
                 matrix[at] = (matrix[at] - dot(matrix, i * width, matrix, j * width, first, j)) * inverse
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def back_substitute(factor: Array, rows: Rows, vector: Array, result: Array) -> None:
     """`mju_cholSolve`."""
     envelope, last = rows.envelope, rows.last
@@ -58,7 +58,7 @@ def back_substitute(factor: Array, rows: Rows, vector: Array, result: Array) -> 
         result[i] = x / factor[i * width + i]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def cholesky_update(factor: Array, rows: Rows, x: Array, xt: int, plus: bool) -> bool:
     """`mju_cholUpdate` by x x', x beginning at `xt`; False where accuracy was lost."""
     envelope, last = rows.envelope, rows.last
@@ -88,7 +88,7 @@ def cholesky_update(factor: Array, rows: Rows, x: Array, xt: int, plus: bool) ->
     return accurate
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def factor_hessian(constraints: Constraints, rows: Rows, inertia: Inertia, state: Bytes, factor: Array) -> None:
     """`HessianDirect` without cones: the factor of M + J' D J over the quadratic constraints."""
     n = len(rows.envelope)
@@ -124,7 +124,7 @@ def factor_hessian(constraints: Constraints, rows: Rows, inertia: Inertia, state
     cholesky(factor, n, width, rows.envelope, rows.last)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def add_cones(
     constraints: Constraints, rows: Rows, state: Bytes, cone_hessian: Array, factor: Array, result: Array
 ) -> None:

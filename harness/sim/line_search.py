@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compiled
 from harness.sim.contact_costs import Constraints
 from harness.sim.envelope_factor import MINVAL
 
@@ -34,7 +34,7 @@ class Line(NamedTuple):
     """Coefficients of the Gauss cost."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def prepare(constraints: Constraints, jar: Array, jv: Array, quad: Array) -> None:
     """`CGprepare`: each constraint's cost along the search direction, quadratic in the step length.
 
@@ -73,7 +73,7 @@ def prepare(constraints: Constraints, jar: Array, jv: Array, quad: Array) -> Non
         row += height
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def evaluate(line: Line, alpha: float) -> Point:
     """`CGeval`: cost and derivatives at a step length."""
     constraints, jar, jv, quad = line.constraints, line.jar, line.jv, line.quad
@@ -117,7 +117,7 @@ def evaluate(line: Line, alpha: float) -> Point:
     return alpha, cost, first, second
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _cone(quad: Array, at: int, mu: float, alpha: float) -> tuple[bool, float, float, float]:
     """A contact at a step length: whether it sticks, and cost and derivatives where it slides."""
     normal = quad[at + 3] + alpha * quad[at + 4]
@@ -142,7 +142,7 @@ def _cone(quad: Array, at: int, mu: float, alpha: float) -> tuple[bool, float, f
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _better(point: Point, candidates: tuple[Point, Point, Point]) -> tuple[bool, Point]:
     """`updateBracket` without its evaluation: the bracket's end after a look at three candidates."""
     updated = False
@@ -156,7 +156,7 @@ def _better(point: Point, candidates: tuple[Point, Point, Point]) -> tuple[bool,
     return updated, point
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def search(line: Line, gradient_tolerance: float, max_evaluations: int) -> float:
     """The step length; 0 where there is nothing to be gained."""
     p0 = evaluate(line, 0.0)
@@ -181,7 +181,7 @@ def search(line: Line, gradient_tolerance: float, max_evaluations: int) -> float
     return _search_bracket(line, gradient_tolerance, max_evaluations - evaluations, (p0, p1, p2))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _search_bracket(
     line: Line, gradient_tolerance: float, max_evaluations: int, points: tuple[Point, Point, Point]
 ) -> float:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compiled
 from harness.sim.stack import control_utils, mujoco
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ TRIALS = 50
 """Commands computed both ways, two control steps; libraries that round differently differ in nearly every one."""
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def arm_torques(  # noqa: PLR0917 (compiled functions take arrays by position)
     jacobian: Array,
     inertia: Array,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compiled
 from harness.sim.contact_costs import Constraints
 from harness.sim.sparse_rows import Rows, compress, couple, padded
 
@@ -59,22 +59,22 @@ def _make_pointer(context: Any, address: Any) -> Any:
 _pointer: Any = intrinsic(_make_pointer)
 
 
-@numba.njit(cache=True)
+@compiled
 def floats(addresses: Addresses, field: int, n: int) -> Array:
     return carray(_pointer(addresses[field]), n, np.float64)
 
 
-@numba.njit(cache=True)
+@compiled
 def ints(addresses: Addresses, field: int, n: int) -> Ints:
     return carray(_pointer(addresses[field]), n, np.int32)
 
 
-@numba.njit(cache=True)
+@compiled
 def bytes_(addresses: Addresses, field: int, n: int) -> Bytes:
     return carray(_pointer(addresses[field]), n, np.uint8)
 
 
-@numba.njit(cache=True)
+@compiled
 def load_rows(addresses: Addresses, nv: int) -> Rows:
     nefc = addresses[NEFC]
     size = nefc * padded(nv)
@@ -87,7 +87,7 @@ def load_rows(addresses: Addresses, nv: int) -> Rows:
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def load_constraints(addresses: Addresses) -> Constraints:
     nefc, nf = addresses[NEFC], addresses[NF]
     return Constraints(
@@ -101,7 +101,7 @@ def load_constraints(addresses: Addresses) -> Constraints:
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def load_motion(addresses: Addresses, nv: int) -> Motion:
     return Motion(
         floats(addresses, SMOOTH, nv),
@@ -112,7 +112,7 @@ def load_motion(addresses: Addresses, nv: int) -> Motion:
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def begin(
     addresses: Addresses, parent: Ints, simple: Ints, geom_blocks: Addresses, jacobian: Array, stiffness: Array,
     regularizer: Array, aref: Array, friction_loss: Array, num_friction: int, contacts: int, num_contacts: int,

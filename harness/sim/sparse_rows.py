@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.sim.compiled import compiled
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -42,13 +43,13 @@ class Inertia(NamedTuple):
     simple: Ints
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def padded(n: int) -> int:
     """Whole blocks of four."""
     return n + 3 - (n + 3) % 4
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
     """`mju_dot` of n elements, of which those before `first` are zero products; the vectors begin at `at` and `bt`."""
     whole = n - n % 4
@@ -71,7 +72,7 @@ def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
     return total
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
     """Add a row of the Jacobian (nefc, nv); returns how many blocks there are then.
 
@@ -95,7 +96,7 @@ def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
     return n
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def couple(rows: Rows, first: int, end: int) -> None:
     """Let the envelope hold all columns of some blocks: those of one constraint, whose rows are mixed where a contact slides."""
     low = len(rows.envelope)
@@ -110,7 +111,7 @@ def couple(rows: Rows, first: int, end: int) -> None:
                 rows.envelope[i] = min(rows.envelope[i], low)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def multiply(rows: Rows, vector: Array, result: Array) -> None:
     """`mju_mulMatVec`: result (nefc,) = J vector; the vector is padded with zeros to whole blocks."""
     nv = len(rows.envelope)
@@ -132,7 +133,7 @@ def multiply(rows: Rows, vector: Array, result: Array) -> None:
         result[row] = ((r0 + r2) + (r1 + r3)) + tail
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -> None:
     """`mju_mulMatTVec`: result (nv,) = J' vector."""
     column, value = rows.column, rows.value
@@ -149,7 +150,7 @@ def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -
     result[:] = work[: len(result)]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def multiply_inertia(inertia: Inertia, vector: Array, result: Array) -> None:
     """`mj_mulM`: result (nv,) = M vector."""
     for i in range(len(vector)):

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.sim.compiled import compiled
 
 MARGIN_M = 1e-3
 MARGIN_PX = 2
@@ -26,7 +27,7 @@ class Rectangle:
     top: int
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def reaching_into(  # noqa: PLR0917 (compiled functions take arrays by position)
     planes: NDArray[np.float64],
     position: NDArray[np.float64],
@@ -68,7 +69,7 @@ def reaching_into(  # noqa: PLR0917 (compiled functions take arrays by position)
     return reaches
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def face_that_fills(  # noqa: PLR0917 (compiled functions take arrays by position)
     rays: NDArray[np.float64],
     eye: NDArray[np.float64],

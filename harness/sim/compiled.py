@@ -1,0 +1,67 @@
+"""Compiling functions, with machine code kept for the next process until any source it is made from changes.
+
+numba keeps machine code too, but compares only the source of the function that is called: an edit of, or an upgrade that touches,
+one that it calls in another file goes unnoticed. So here the folder is named by all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+from tasks.cache_folder import cache_folder
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+_PREFIX = "compiled-"
+
+
+def compiled(function: _Function) -> _Function:
+    """numba's `njit`; a division by zero gives what IEEE 754 says, as in C and numpy.
+
+    A decorated function may use constants and functions of modules with decorated functions, numpy, numba, mujoco and robosuite.
+    """
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
+    try:
+        return cast("_Function", numba.njit(cache=True, error_model="numpy")(function))
+    finally:
+        config.CACHE_DIR = before
+
+
+def sources(package: Path) -> list[Path]:
+    """The modules of a package that have compiled functions."""
+    return sorted(path for path in package.glob("*.py") if b"\n@compiled" in path.read_bytes())
+
+
+def code_folder(package: Path) -> Path:
+    """Where to keep machine code: beside the byte code, or in the user's cache folder where that cannot be written.
+
+    What was made from other sources is removed.
+    """
+    digest = hashlib.sha256()
+    for distribution in ("mujoco", "numba", "numpy", "robosuite", "scipy"):
+        digest.update(f"{distribution} {importlib.metadata.version(distribution)}\n".encode())
+    for path in sources(package):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    name = _PREFIX + digest.hexdigest()[:16]
+    beside = package / "__pycache__"
+    try:
+        (beside / name).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return cache_folder() / name
+    if not os.access(beside / name, os.W_OK):
+        return cache_folder() / name
+    for other in beside.glob(f"{_PREFIX}*"):
+        if other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
+    return beside / name
+
+
+_FOLDER = code_folder(Path(__file__).parent)

@@ -1,0 +1,122 @@
+"""Machine code is made anew when any source it comes from changes, and only then."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from harness.sim import compiled
+
+PACKAGE = Path(compiled.__file__).parent
+CALLER = """
+from inner import FACTOR, inner
+from harness.sim.compiled import compiled
+
+@compiled
+def outer(x):
+    return FACTOR * inner(x)
+
+print(outer(1.0), sum(outer.stats.cache_hits.values()))
+"""
+CALLEE = """
+from harness.sim.compiled import compiled
+FACTOR = {factor}
+
+@compiled
+def inner(x):
+    return x + {term}
+"""
+ALLOWED = {"harness.sim.stack"}
+"""robosuite's and mujoco's names, whose versions are part of the folder's name."""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    (tmp_path / "outer.py").write_text(CALLER)
+    (tmp_path / "plain.py").write_text("x = 1\n")
+    write_callee(tmp_path)
+    return tmp_path
+
+
+def write_callee(package: Path, *, factor: int = 1, term: int = 1) -> None:
+    (package / "inner.py").write_text(CALLEE.format(factor=factor, term=term))
+
+
+def run(package: Path) -> tuple[float, int]:
+    """What a new process computes, and how many times it found machine code."""
+    program = textwrap.dedent("""
+        import runpy, sys
+        from pathlib import Path
+        from harness.sim import compiled
+        package = Path(sys.argv[1])
+        compiled._FOLDER = compiled.code_folder(package)
+        sys.path.insert(0, str(package))
+        runpy.run_path(str(package / "outer.py"))
+    """)
+    output = subprocess.run(
+        [sys.executable, "-c", program, str(package)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    return float(output[0]), int(output[1])
+
+
+def test_an_edited_callee_is_noticed(package: Path) -> None:
+    assert run(package) == (2.0, 0)
+    assert run(package) == (2.0, 1), "not compiled again"
+    write_callee(package, term=2)
+    assert run(package) == (3.0, 0)
+    write_callee(package, term=2, factor=5)
+    assert run(package) == (15.0, 0), "a constant of another file"
+
+
+def test_what_other_sources_made_is_removed(package: Path) -> None:
+    first = compiled.code_folder(package)
+    (package / "plain.py").write_text("x = 2\n")
+    assert compiled.code_folder(package) == first, "nothing there is compiled"
+    write_callee(package, term=2)
+    second = compiled.code_folder(package)
+    assert second != first
+    assert second.is_dir()
+    assert not first.exists()
+
+
+def test_a_package_that_cannot_be_written(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLA_VGGT_CACHE", str(package / "cache"))
+    (package / "__pycache__").write_text("no folder")
+    folder = compiled.code_folder(package)
+    assert folder.parent == package / "cache"
+    assert run(package) == (2.0, 0)
+    assert run(package) == (2.0, 1)
+
+
+def test_compiled_functions_use_nothing_that_goes_unnoticed() -> None:
+    """What a compiled function takes from a module without compiled functions could change without its being compiled again."""
+    sources = compiled.sources(PACKAGE)
+    noticed = {f"harness.sim.{path.stem}" for path in sources} | ALLOWED
+    assert len(sources) >= 8
+    for path in sources:
+        tree = ast.parse(path.read_text())
+        used = {
+            node.id
+            for function in tree.body
+            if isinstance(function, ast.FunctionDef) and function.decorator_list
+            for statement in function.body
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name)
+        }
+        for statement in tree.body:
+            if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.split(".")[0] != "numba":
+                unnoticed = used & {alias.asname or alias.name for alias in statement.names}
+                assert not unnoticed or statement.module in noticed, (path.name, unnoticed)
+        assert "numba.njit" not in path.read_text()
+
+
+def test_it_is_kept_where_it_was_looked_for() -> None:
+    from harness.sim.sparse_rows import dot
+
+    assert os.fspath(compiled.code_folder(PACKAGE)) in dot.stats.cache_path  # type: ignore[attr-defined]
