@@ -7,7 +7,6 @@ one that it calls in another file goes unnoticed. So here the folder is named by
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+from harness.sim.stack import control_utils, transform_utils
 from tasks.cache_folder import cache_folder
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -25,7 +25,8 @@ _PREFIX = "compiled-"
 def compiled(function: _Function) -> _Function:
     """numba's `njit`; a division by zero gives what IEEE 754 says, as in C and numpy.
 
-    A decorated function may use constants and functions of modules with decorated functions, numpy, numba, mujoco and robosuite.
+    A decorated function may use constants and functions of this package's modules that have decorated functions, of robosuite's
+    `control_utils` and `transform_utils`, and of numpy.
     """
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
@@ -46,9 +47,7 @@ def code_folder(package: Path) -> Path:
     What was made from other sources is removed.
     """
     digest = hashlib.sha256()
-    for distribution in ("mujoco", "numba", "numpy", "robosuite", "scipy"):
-        digest.update(f"{distribution} {importlib.metadata.version(distribution)}\n".encode())
-    for path in sources(package):
+    for path in [*sources(package), Path(control_utils.__file__), Path(transform_utils.__file__)]:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     name = _PREFIX + digest.hexdigest()[:16]
     beside = package / "__pycache__"

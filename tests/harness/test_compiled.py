@@ -33,7 +33,7 @@ def inner(x):
     return x + {term}
 """
 ALLOWED = {"harness.sim.stack"}
-"""robosuite's and mujoco's names, whose versions are part of the folder's name."""
+"""Through it robosuite's `control_utils`, whose source is part of the folder's name."""
 
 
 @pytest.fixture
