@@ -263,6 +263,11 @@ class ConstraintSolver:
     Args:
         model: mujoco's.
         data: mujoco's.
+
+    Attributes:
+        addresses: what the compiled functions find where.
+        capacity: for how many rows there is room.
+        options, inertia, geom_blocks: see `solve` and `begin`.
     """
 
     def __init__(self, model: Any, data: Any) -> None:
@@ -271,16 +276,16 @@ class ConstraintSolver:
         self._alone = _supported(model)
         self._trials_left = TRIALS
         option, nv = model.opt, model.nv
-        self._options = Options(
+        self.options = Options(
             scale=1 / (model.stat.meaninertia * max(1, nv)),
             tolerance=option.tolerance,
             line_search_tolerance=option.ls_tolerance,
             iterations=option.iterations,
             line_search_iterations=option.ls_iterations,
         )
-        self._inertia = Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum)
-        self._geom_blocks = _moving_blocks(model)
-        self._addresses = np.zeros(NUM_FIELDS, dtype=np.int64)
+        self.inertia = Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum)
+        self.geom_blocks = _moving_blocks(model)
+        self.addresses = np.zeros(NUM_FIELDS, dtype=np.int64)
         self._kept: dict[int, NDArray[Any]] = {}
         self._results = (data.qacc, data.qacc_warmstart, data.qfrc_constraint)
         self._keep({
@@ -288,12 +293,27 @@ class ConstraintSolver:
             WARMSTART: data.qacc_warmstart, CONSTRAINT_FORCE: data.qfrc_constraint, FACTOR: np.zeros(nv * padded(nv)),
             ENVELOPE: np.zeros(nv, np.int32), LAST: np.zeros(nv, np.int32), SMOOTH_COST: np.zeros(1),
         })  # fmt: skip
-        self._rows = 0
+        self.capacity = 0
 
     def _keep(self, arrays: dict[int, NDArray[Any]]) -> None:
         self._kept |= arrays
         for field, array in arrays.items():
-            self._addresses[field] = array.ctypes.data
+            self.addresses[field] = array.ctypes.data
+
+    @property
+    def proven(self) -> bool:
+        """Whether the compiled functions go on alone."""
+        return self._alone and not self._trials_left
+
+    def make_room(self, nefc: int) -> None:
+        """Let there be room for as many rows of constraints."""
+        if nefc > self.capacity:
+            rows = self.capacity = 2 * nefc
+            elements = rows * padded(self._model.nv)
+            self._keep({
+                START: np.zeros(rows + 1, np.int32), COLUMN: np.zeros(elements, np.int32), VALUE: np.zeros(elements),
+                HEIGHTS: np.zeros(rows, np.uint8), CONES: np.zeros(rows), STATE: np.zeros(rows, np.uint8),
+            })  # fmt: skip
 
     def begin(self) -> None:
         """Constraints have been made anew."""
@@ -301,15 +321,9 @@ class ConstraintSolver:
         nefc = data.nefc
         if not nefc or not self._alone:
             return
-        if nefc > self._rows:
-            rows = self._rows = 2 * nefc
-            elements = rows * padded(self._model.nv)
-            self._keep({
-                START: np.zeros(rows + 1, np.int32), COLUMN: np.zeros(elements, np.int32), VALUE: np.zeros(elements),
-                HEIGHTS: np.zeros(rows, np.uint8), CONES: np.zeros(rows), STATE: np.zeros(rows, np.uint8),
-            })  # fmt: skip
+        self.make_room(nefc)
         begin(
-            self._addresses, self._inertia.parent, self._inertia.simple, self._geom_blocks, data.efc_J, data.efc_D,
+            self.addresses, self.inertia.parent, self.inertia.simple, self.geom_blocks, data.efc_J, data.efc_D,
             data.efc_R, data.efc_aref, data.efc_frictionloss, data.nf,
             data.contact.friction.ctypes.data - 8 * FRICTION, data.ncon,
         )  # fmt: skip
@@ -328,7 +342,7 @@ class ConstraintSolver:
             self._solve(new_forces)
 
     def _solve(self, new_forces: bool) -> None:
-        solve(self._addresses, self._options, self._inertia, new_forces)
+        solve(self.addresses, self.options, self.inertia, new_forces)
 
     def _solve_both_ways(self, new_forces: bool) -> None:
         self._trials_left -= 1

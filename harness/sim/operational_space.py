@@ -11,7 +11,7 @@ model are computed both ways, and only where every bit agrees the compiled one g
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,53 +28,85 @@ TRIALS = 50
 """Commands computed both ways, two control steps; libraries that round differently differ in nearly every one."""
 
 
-@compiled
-def arm_torques(  # noqa: PLR0917 (compiled functions take arrays by position)
-    jacobian: Array,
-    inertia: Array,
-    inertia_index: NDArray[np.int64],
-    first_dof: int,
-    goal_position: Array,
-    eef_position: Array,
-    goal_rotation: Array,
-    eef_rotation: Array,
-    gains: Array,
-    rest_posture: Array,
-    joint_position: Array,
-    qvel: Array,
-    bias_torque: Array,
-    torques: Array,
-) -> None:
-    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole. Every array costs time to hand over: there are few.
+class Arm(NamedTuple):
+    """What a robot's commands are computed from and written to. Arrays that are MuJoCo's are read and written in place."""
 
-    Args:
-        jacobian: (6, nv) of the grip site.
-        inertia: mujoco's sparse `qM` of everything.
-        inertia_index: (joints, joints) where in it the arm's own lies.
-        first_dof: of the arm's.
-        gains: (2, 6) stiffness and damping.
-        qvel, bias_torque: (nv,) of everything.
-        torques: (joints,) [Nm] before clipping, to be filled.
-    """
-    joints = len(torques)
+    site: int
+    """The grip site's number."""
+    jacobian: Array
+    """(6, nv) of the grip site, up to date."""
+    inertia: Array
+    """MuJoCo's sparse `qM` of everything."""
+    inertia_index: NDArray[np.int64]
+    """(joints, joints) where in it the arm's own lies."""
+    first_dof: int
+    """Of the arm's."""
+    goal_position: Array
+    """(3,) [m], world."""
+    eef_position: Array
+    goal_rotation: Array
+    """(3, 3)"""
+    eef_rotation: Array
+    gains: Array
+    """(2, 6) stiffness and damping."""
+    rest_posture: Array
+    """(joints,) [rad]"""
+    joint_position: Array
+    """(joints,) MuJoCo's."""
+    qvel: Array
+    """(nv,) MuJoCo's, of everything."""
+    bias_torque: Array
+    """(nv,) likewise."""
+    torques: Array
+    """(joints,) [Nm] before clipping."""
+    limits: Array
+    """(2, joints) [Nm] lowest and highest."""
+    arm_command: Array
+    """(joints,) of MuJoCo's `ctrl`."""
+    finger_range: Array
+    """(2, fingers) middle and half width of the actuators' ranges."""
+    finger_opening: Array
+    """(fingers,) in [-1, 1]."""
+    finger_step: Array
+    """(fingers,) what the opening changes by in a substep."""
+    finger_command: Array
+    """(fingers,) of MuJoCo's `ctrl`."""
+
+
+@compiled
+def arm_torques(arm: Arm) -> None:
+    """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole."""
+    joints = len(arm.torques)
     mass = np.empty((joints, joints)).T  # Fortran order, as below
     j_full, j_position, j_rotation = np.empty((joints, 6)).T, np.empty((joints, 3)).T, np.empty((joints, 3)).T
     for column in range(joints):
         for row in range(joints):
-            mass[row, column] = inertia[inertia_index[row, column]]
-        j_full[:, column] = jacobian[:, first_dof + column]
-        j_position[:, column] = jacobian[:3, first_dof + column]
-        j_rotation[:, column] = jacobian[3:, first_dof + column]
-    rotation_error = orientation_error(goal_rotation, eef_rotation)
-    force = (goal_position - eef_position) * gains[0, :3] + -np.dot(jacobian[:3], qvel) * gains[1, :3]
-    torque = rotation_error * gains[0, 3:] + -np.dot(jacobian[3:], qvel) * gains[1, 3:]
+            mass[row, column] = arm.inertia[arm.inertia_index[row, column]]
+        j_full[:, column] = arm.jacobian[:, arm.first_dof + column]
+        j_position[:, column] = arm.jacobian[:3, arm.first_dof + column]
+        j_rotation[:, column] = arm.jacobian[3:, arm.first_dof + column]
+    rotation_error = orientation_error(arm.goal_rotation, arm.eef_rotation)
+    position_error = arm.goal_position - arm.eef_position
+    force = position_error * arm.gains[0, :3] + -np.dot(arm.jacobian[:3], arm.qvel) * arm.gains[1, :3]
+    torque = rotation_error * arm.gains[0, 3:] + -np.dot(arm.jacobian[3:], arm.qvel) * arm.gains[1, 3:]
     _, lambda_position, lambda_rotation, nullspace = opspace_matrices(mass, j_full, j_position, j_rotation)
     wrench = np.empty(6)
     wrench[:3] = np.dot(lambda_position, force)
     wrench[3:] = np.dot(lambda_rotation, torque)
-    arm = slice(first_dof, first_dof + joints)
-    posture_torque = nullspace_torques(mass, nullspace, rest_posture, joint_position, qvel[arm])
-    torques[:] = np.dot(j_full.T, wrench) + bias_torque[arm] + posture_torque
+    dofs = slice(arm.first_dof, arm.first_dof + joints)
+    posture_torque = nullspace_torques(mass, nullspace, arm.rest_posture, arm.joint_position, arm.qvel[dofs])
+    arm.torques[:] = np.dot(j_full.T, wrench) + arm.bias_torque[dofs] + posture_torque
+
+
+@compiled
+def command(arm: Arm, torques: Array) -> None:
+    """Clip torques (joints,) [Nm], move the fingers on by a substep, and set all of the robot's actuators."""
+    for joint in range(len(torques)):
+        arm.arm_command[joint] = min(max(torques[joint], arm.limits[0, joint]), arm.limits[1, joint])
+    for finger in range(len(arm.finger_opening)):
+        opening = min(max(arm.finger_opening[finger] + arm.finger_step[finger], -1.0), 1.0)
+        arm.finger_opening[finger] = opening
+        arm.finger_command[finger] = arm.finger_range[0, finger] + arm.finger_range[1, finger] * opening
 
 
 class OperationalSpaceControl:
@@ -90,35 +122,37 @@ class OperationalSpaceControl:
         self._robot = robot
         self._model = model
         self._data = data
-        self._site = robot.eef_site_id
-        self._joint_qpos = _as_slice(robot._ref_joint_pos_indexes)
-        self._joint_dofs = _as_slice(robot._ref_joint_vel_indexes)
-        self._arm_actuators = _as_slice(robot._ref_joint_actuator_indexes)
-        self._finger_actuators = _as_slice(robot._ref_joint_gripper_actuator_indexes)
-        self._torque_low, self._torque_high = (limit.copy() for limit in robot.torque_limits)
-        low, high = model.actuator_ctrlrange[self._finger_actuators].T
-        bias, weight = 0.5 * (high + low), 0.5 * (high - low)
-        self._fingers = list(zip(bias.tolist(), weight.tolist(), strict=True))
-        # The rotation and position of the site, and the joints' state, are read in place.
-        self._eef_position_world = data.site_xpos[self._site]
-        self._eef_rotation_world = data.site_xmat[self._site].reshape(3, 3)
-        self._inertia, self._qvel, self._bias_torques = data.qM, data.qvel, data.qfrc_bias
-        self._joint_position = data.qpos[self._joint_qpos]
-        self._joint_velocity = data.qvel[self._joint_dofs]
-        self._arm_command = data.ctrl[self._arm_actuators]
-        self._finger_command = data.ctrl[self._finger_actuators]
-        nv, joints = model.nv, len(self._joint_velocity)
-        self._jacobian = np.zeros((6, nv))
-        self._jacobian_position, self._jacobian_rotation = self._jacobian[:3], self._jacobian[3:]
-        self._inertia_index = _inertia_index(model, self._joint_dofs)
-        self._torques = np.empty(joints)
+        qpos, dofs = _as_slice(robot._ref_joint_pos_indexes), _as_slice(robot._ref_joint_vel_indexes)
+        arm_actuators = _as_slice(robot._ref_joint_actuator_indexes)
+        finger_actuators = _as_slice(robot._ref_joint_gripper_actuator_indexes)
+        low, high = model.actuator_ctrlrange[finger_actuators].T
+        joints, fingers = dofs.stop - dofs.start, len(low)
+        self.arm = Arm(
+            site=int(robot.eef_site_id),
+            jacobian=np.zeros((6, model.nv)), inertia=data.qM, inertia_index=_inertia_index(model, dofs),
+            first_dof=dofs.start,
+            goal_position=np.empty(3), eef_position=data.site_xpos[robot.eef_site_id],
+            goal_rotation=np.empty((3, 3)), eef_rotation=data.site_xmat[robot.eef_site_id].reshape(3, 3),
+            gains=np.empty((2, 6)), rest_posture=np.empty(joints),
+            joint_position=data.qpos[qpos], qvel=data.qvel, bias_torque=data.qfrc_bias,
+            torques=np.empty(joints), limits=np.array(robot.torque_limits), arm_command=data.ctrl[arm_actuators],
+            finger_range=np.array([0.5 * (high + low), 0.5 * (high - low)]), finger_opening=np.empty(fingers),
+            finger_step=np.empty(fingers), finger_command=data.ctrl[finger_actuators],
+        )  # fmt: skip
+        self._joint_dofs = dofs
+        self._jacobian_position, self._jacobian_rotation = self.arm.jacobian[:3], self.arm.jacobian[3:]
         # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
         self._j_position = np.zeros((3, joints), order="F")
         self._j_rotation = np.zeros((3, joints), order="F")
         self._j_full = np.zeros((6, joints), order="F")
+        self._mass = np.zeros((joints, joints), order="F")
         self._trials_left = TRIALS
         self._libraries_agree = True
-        self._mass = np.zeros((joints, joints), order="F")
+
+    @property
+    def proven(self) -> bool:
+        """Whether the compiled control law goes on alone."""
+        return self._libraries_agree and not self._trials_left
 
     def take_over(self, action: NDArray[np.float64]) -> None:
         """Go on where robosuite's controller, which has just begun with `action`, stands: its gains and goal."""
@@ -130,11 +164,11 @@ class OperationalSpaceControl:
         assert controller.use_delta, "absolute goals are not implemented"
         assert controller.use_ori, "position-only control is not implemented"
         self._controller = controller
-        self._gains = np.array([controller.kp, controller.kd])
-        self._rest_posture = controller.initial_joint
-        self._goal_position_world = np.array(controller.goal_pos)
-        self._goal_rotation_world = np.array(controller.goal_ori)
-        self._finger_opening: list[float] = self._robot.gripper.current_action.tolist()
+        self.arm.gains[:] = controller.kp, controller.kd
+        self.arm.rest_posture[:] = controller.initial_joint
+        self.arm.goal_position[:] = controller.goal_pos
+        self.arm.goal_rotation[:] = controller.goal_ori
+        self.arm.finger_opening[:] = self._robot.gripper.current_action
         self._set_finger_step(action)
 
     def set_goal(self, action: NDArray[np.float64]) -> None:
@@ -142,31 +176,25 @@ class OperationalSpaceControl:
         controller = self._controller
         scaled = controller.scale_action(action[:_ARM_ACTION_DIM])
         if any(not math.isclose(angle, 0.0) for angle in scaled[3:]):  # without rotation stock keeps the old goal
-            self._goal_rotation_world = control_utils.set_goal_orientation(
-                scaled[3:], self._eef_rotation_world, orientation_limit=controller.orientation_limits
+            self.arm.goal_rotation[:] = control_utils.set_goal_orientation(
+                scaled[3:], self.arm.eef_rotation, orientation_limit=controller.orientation_limits
             )
-        self._goal_position_world = control_utils.set_goal_position(
-            scaled[:3], self._eef_position_world, position_limit=controller.position_limits
+        self.arm.goal_position[:] = control_utils.set_goal_position(
+            scaled[:3], self.arm.eef_position, position_limit=controller.position_limits
         )
         self._set_finger_step(action)
 
     def _set_finger_step(self, action: NDArray[np.float64]) -> None:
-        step = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
-        self._finger_step: list[float] = step.tolist()
+        self.arm.finger_step[:] = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
 
     def command(self) -> None:
         """Compute torques from the present state, and set all of the robot's actuators."""
-        np.minimum(np.maximum(self._arm_torques(), self._torque_low), self._torque_high, out=self._arm_command)
-        for finger, (bias, weight) in enumerate(
-            self._fingers
-        ):  # plain floats: an array of two takes five times as long
-            opening = min(max(self._finger_opening[finger] + self._finger_step[finger], -1.0), 1.0)
-            self._finger_opening[finger] = opening
-            self._finger_command[finger] = bias + weight * opening
+        command(self.arm, self._arm_torques())
 
     def _arm_torques(self) -> Array:
         """(joints,) [Nm] before clipping."""
-        mujoco.mj_jacSite(self._model, self._data, self._jacobian_position, self._jacobian_rotation, self._site)
+        site = self.arm.site
+        mujoco.mj_jacSite(self._model, self._data, self._jacobian_position, self._jacobian_rotation, site)
         if not self._libraries_agree:
             return self.torques_with_numpy()
         torques = self.torques_compiled()
@@ -179,43 +207,26 @@ class OperationalSpaceControl:
 
     def torques_compiled(self) -> Array:
         """(joints,) [Nm], overwritten by the next call; the Jacobian and the inertia are up to date."""
-        arm_torques(
-            self._jacobian,
-            self._inertia,
-            self._inertia_index,
-            self._joint_dofs.start,
-            self._goal_position_world,
-            self._eef_position_world,
-            self._goal_rotation_world,
-            self._eef_rotation_world,
-            self._gains,
-            self._rest_posture,
-            self._joint_position,
-            self._qvel,
-            self._bias_torques,
-            self._torques,
-        )
-        return self._torques
+        arm_torques(self.arm)
+        return self.arm.torques
 
     def torques_with_numpy(self) -> Array:
         """As `torques_compiled`, with robosuite's functions and numpy's matrix products, each where stock has it."""
-        dofs, (kp, kd) = self._joint_dofs, self._gains
-        self._mass[:] = self._inertia[self._inertia_index]
-        self._j_full[:] = self._jacobian[:, dofs]
+        arm, dofs, (kp, kd) = self.arm, self._joint_dofs, self.arm.gains
+        self._mass[:] = arm.inertia[arm.inertia_index]
+        self._j_full[:] = arm.jacobian[:, dofs]
         self._j_position[:] = self._jacobian_position[:, dofs]
         self._j_rotation[:] = self._jacobian_rotation[:, dofs]
-        rotation_error = orientation_error(self._goal_rotation_world, self._eef_rotation_world)
-        position_error = self._goal_position_world - self._eef_position_world
-        force = position_error * kp[:3] + -self._jacobian_position.dot(self._qvel) * kd[:3]
-        torque = rotation_error * kp[3:] + -self._jacobian_rotation.dot(self._qvel) * kd[3:]
+        rotation_error = orientation_error(arm.goal_rotation, arm.eef_rotation)
+        position_error = arm.goal_position - arm.eef_position
+        force = position_error * kp[:3] + -self._jacobian_position.dot(arm.qvel) * kd[:3]
+        torque = rotation_error * kp[3:] + -self._jacobian_rotation.dot(arm.qvel) * kd[3:]
         _, lambda_position, lambda_rotation, nullspace = opspace_matrices(
             self._mass, self._j_full, self._j_position, self._j_rotation
         )
         wrench = np.concatenate([lambda_position.dot(force), lambda_rotation.dot(torque)])
-        posture_torque = nullspace_torques(
-            self._mass, nullspace, self._rest_posture, self._joint_position, self._joint_velocity
-        )
-        summed: Array = self._j_full.T.dot(wrench) + self._bias_torques[dofs] + posture_torque
+        posture_torque = nullspace_torques(self._mass, nullspace, arm.rest_posture, arm.joint_position, arm.qvel[dofs])
+        summed: Array = self._j_full.T.dot(wrench) + arm.bias_torque[dofs] + posture_torque
         return summed
 
 

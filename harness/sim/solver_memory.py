@@ -56,22 +56,22 @@ def _make_pointer(context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-_pointer: Any = intrinsic(_make_pointer)
+pointer: Any = intrinsic(_make_pointer)
 
 
 @compiled
 def floats(addresses: Addresses, field: int, n: int) -> Array:
-    return carray(_pointer(addresses[field]), n, np.float64)
+    return carray(pointer(addresses[field]), n, np.float64)
 
 
 @compiled
 def ints(addresses: Addresses, field: int, n: int) -> Ints:
-    return carray(_pointer(addresses[field]), n, np.int32)
+    return carray(pointer(addresses[field]), n, np.int32)
 
 
 @compiled
 def bytes_(addresses: Addresses, field: int, n: int) -> Bytes:
-    return carray(_pointer(addresses[field]), n, np.uint8)
+    return carray(pointer(addresses[field]), n, np.uint8)
 
 
 @compiled
@@ -139,8 +139,8 @@ def begin(
             j = parent[j]
         rows.envelope[i] = j
     dense = jacobian.reshape(nefc, nv)
-    numbers = carray(_pointer(contacts), (num_contacts, _CONTACT_BYTES // 8), np.float64)
-    integers = carray(_pointer(contacts), (num_contacts, _CONTACT_BYTES // 4), np.int32)
+    numbers = carray(pointer(contacts), (num_contacts, _CONTACT_BYTES // 8), np.float64)
+    integers = carray(pointer(contacts), (num_contacts, _CONTACT_BYTES // 4), np.int32)
     everything = (1 << (padded(nv) // 4)) - 1
     row = n = at = 0
     while row < nefc:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from harness.sim.constraint_solver import ConstraintSolver
 from harness.sim.operational_space import OperationalSpaceControl
 from harness.sim.stack import SUBSTEPS, mujoco
+from harness.sim.substeps import Substeps
 
 
 class Stepper:
@@ -38,6 +39,7 @@ class Stepper:
         self._data = data
         self._control = OperationalSpaceControl(robot, model, data)
         self._solver = ConstraintSolver(model, data)
+        self._substeps = Substeps(model, data, self._control, self._solver)
         self._fresh = True
 
     def reset(self) -> None:
@@ -55,6 +57,21 @@ class Stepper:
             on_sample: called after that substep with the positions (nq,) before it, whose kinematics body and site poses
                 still show; `data.qpos` is that after it. So robosuite's observables find it.
         """
+        if self._fresh or not self._substeps.usable():
+            self._advance_call_by_call(action, sampling_substep, on_sample)
+            return
+        substeps = self._substeps
+        substeps.begin()
+        self._control.set_goal(action)
+        substeps.finish_first(SUBSTEPS if sampling_substep < 0 else sampling_substep + 1)
+        if sampling_substep >= 0:
+            on_sample(substeps.qpos_before)
+            if sampling_substep + 1 < SUBSTEPS:
+                substeps.more(SUBSTEPS - sampling_substep - 1)
+
+    def _advance_call_by_call(
+        self, action: NDArray[np.float64], sampling_substep: int, on_sample: Callable[[NDArray[np.float64]], None]
+    ) -> None:
         model, data, control, solver = self._model, self._data, self._control, self._solver
         for substep in range(SUBSTEPS):
             sampling = substep == sampling_substep

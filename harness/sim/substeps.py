@@ -1,0 +1,260 @@
+"""Physics substeps in one compiled call: what `Stepper` does, without Python between MuJoCo's functions.
+
+A substep takes a third of a millisecond; a dozen calls through Python's bindings, their look-ups and arrays took a quarter of that.
+Here MuJoCo's functions are called by their addresses, and its arrays are found in `mjData` itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import carray  # type: ignore[attr-defined]
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from harness.sim.compiled import compiled
+from harness.sim.constraint_solver import ConstraintSolver, Options, solve
+from harness.sim.operational_space import Arm, OperationalSpaceControl, arm_torques, command
+from harness.sim.solver_memory import FRICTION, begin, pointer
+from harness.sim.sparse_rows import Inertia
+from harness.sim.stack import mujoco
+
+Array = NDArray[np.float64]
+Addresses = NDArray[np.int64]
+
+_NAMES = (
+    "mj_fwdPosition", "mj_fwdVelocity", "mj_fwdActuation", "mj_fwdAcceleration", "mj_fwdConstraint", "mj_jacSite",
+    "mj_checkPos", "mj_checkVel", "mj_checkAcc", "mj_Euler",
+)  # fmt: skip
+_POSITION, _VELOCITY, _ACTUATION, _ACCELERATION, _CONSTRAINT, _JACOBIAN, _BAD_POS, _BAD_VEL, _BAD_ACC, _EULER = range(
+    10
+)
+
+_INTS = {"ne": 40396, "nf": 40397, "nl": 40398, "nefc": 40399, "nnzJ": 40400, "ncon": 40401}
+"""Where `mjData` of MuJoCo 3.2.3 (mjdata.h) has them on a 64-bit machine, in four bytes."""
+_NF, _NEFC, _NCON = _INTS["nf"], _INTS["nefc"], _INTS["ncon"]
+_POINTERS = {"efc_J": 20316, "efc_frictionloss": 20320, "efc_D": 20323, "efc_R": 20324, "efc_aref": 20340}
+"""Likewise, in eight bytes."""
+_J, _FRICTION_LOSS, _D, _R, _AREF = _POINTERS.values()
+_CONTACT = 20305
+_WORDS = 1 + max(_POINTERS.values())
+
+_NUM_NOTES = 4
+_CAPACITY, _MOST, _OWN, _NEW_FORCES = range(_NUM_NOTES)
+
+
+class Physics(NamedTuple):
+    """What substeps work with, but for the robot's commands."""
+
+    functions: Addresses
+    """(10,) of MuJoCo's, as in `_NAMES`."""
+    model: int
+    """Address of mujoco's."""
+    data: int
+    addresses: Addresses
+    """The constraint solver's table."""
+    options: Options
+    inertia: Inertia
+    geom_blocks: Addresses
+    """See `begin`."""
+    qpos: Array
+    """(nq,) mujoco's."""
+    qpos_before: Array
+    """(nq,) before the last substep."""
+    notes: Addresses
+    """(4,) for how many constraints the solver has room, the most there were, whether those of this substep find room, and whether
+    forces are others than in the last solution."""
+
+
+def _make_call(context: Any, function: Any, model: Any, data: Any) -> Any:
+    """Call a function of MuJoCo's that takes a model and its data."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, byte])
+        builder.call(
+            builder.inttoptr(arguments[0], kind.as_pointer()), [builder.inttoptr(a, byte) for a in arguments[1:]]
+        )
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+def _make_call_jacobian(  # noqa: PLR0917 (numba calls it by position)
+    context: Any, function: Any, model: Any, data: Any, position: Any, rotation: Any, site: Any
+) -> Any:
+    """`mj_jacSite`; arrays are handed over by address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte] * 4 + [number])
+        pointers = [builder.inttoptr(a, byte) for a in arguments[1:5]]
+        builder.call(
+            builder.inttoptr(arguments[0], kind.as_pointer()), [*pointers, builder.trunc(arguments[5], number)]
+        )
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+_call: Any = intrinsic(_make_call)
+_call_jacobian: Any = intrinsic(_make_call_jacobian)
+
+
+@compiled
+def _smooth_acceleration(physics: Physics) -> None:
+    """Forces, and what would happen without constraints."""
+    _call(physics.functions[_ACTUATION], physics.model, physics.data)
+    _call(physics.functions[_ACCELERATION], physics.model, physics.data)
+    physics.notes[_NEW_FORCES] = 1
+
+
+@compiled
+def _solve(physics: Physics) -> None:
+    if physics.notes[_OWN]:
+        solve(physics.addresses, physics.options, physics.inertia, physics.notes[_NEW_FORCES] == 1)
+    else:
+        _call(physics.functions[_CONSTRAINT], physics.model, physics.data)
+    physics.notes[_NEW_FORCES] = 0
+
+
+@compiled
+def _forward(physics: Physics) -> None:
+    """Stock's forward pass, and what of the controller's second one is not the same."""
+    model, data, functions, notes = physics.model, physics.data, physics.functions, physics.notes
+    _call(functions[_POSITION], model, data)
+    _call(functions[_VELOCITY], model, data)
+    _smooth_acceleration(physics)
+    ints, words = carray(pointer(data), 2 * _WORDS, np.int32), carray(pointer(data), _WORDS, np.int64)
+    nefc = ints[_NEFC]
+    notes[_MOST] = max(notes[_MOST], nefc)
+    notes[_OWN] = 0 < nefc <= notes[_CAPACITY]
+    if notes[_OWN]:
+        begin(
+            physics.addresses, physics.inertia.parent, physics.inertia.simple, physics.geom_blocks,
+            carray(pointer(words[_J]), nefc * len(physics.inertia.parent), np.float64),
+            carray(pointer(words[_D]), nefc, np.float64),
+            carray(pointer(words[_R]), nefc, np.float64),
+            carray(pointer(words[_AREF]), nefc, np.float64),
+            carray(pointer(words[_FRICTION_LOSS]), nefc, np.float64),
+            ints[_NF], words[_CONTACT], ints[_NCON],
+        )  # fmt: skip
+    _solve(physics)
+    _solve(physics)
+
+
+@compiled
+def _finish(physics: Physics, arm: Arm, first: bool) -> None:
+    """Commands, and stock's `mj_step`."""
+    model, data, functions = physics.model, physics.data, physics.functions
+    jacobian = arm.jacobian.ctypes.data
+    half = 8 * (arm.jacobian.size // 2)
+    _call_jacobian(functions[_JACOBIAN], model, data, jacobian, jacobian + half, arm.site)
+    arm_torques(arm)
+    command(arm, arm.torques)
+    if first:  # from then on a bad position or velocity can only come from a bad acceleration
+        _call(functions[_BAD_POS], model, data)
+        _call(functions[_BAD_VEL], model, data)
+    _smooth_acceleration(physics)
+    _solve(physics)
+    _call(functions[_BAD_ACC], model, data)
+    physics.qpos_before[:] = physics.qpos
+    _call(functions[_EULER], model, data)
+
+
+@compiled
+def _run(physics: Physics, arm: Arm, begun: bool, substeps: int) -> None:
+    """Some whole substeps, of which the first may have begun; or, for none, the beginning of one."""
+    if substeps == 0:
+        _forward(physics)
+    for substep in range(substeps):
+        resumed = begun and substep == 0
+        if not resumed:
+            _forward(physics)
+        _finish(physics, arm, resumed)
+
+
+class Substeps:
+    """The substeps of one model.
+
+    Args:
+        model: mujoco's.
+        data: mujoco's.
+        control: of the robot.
+        solver: of the constraints.
+    """
+
+    def __init__(self, model: Any, data: Any, control: OperationalSpaceControl, solver: ConstraintSolver) -> None:
+        self._data = data
+        self._control = control
+        self._solver = solver
+        self._functions = _functions()
+        self._layout_is_known: bool | None = None
+        if self._functions is None:
+            self._layout_is_known = False
+            return
+        self._notes = np.zeros(_NUM_NOTES, dtype=np.int64)
+        self._qpos_before = np.empty(model.nq)
+        self._physics = Physics(
+            self._functions, model._address, data._address, solver.addresses, solver.options, solver.inertia,
+            solver.geom_blocks, data.qpos, self._qpos_before, self._notes,
+        )  # fmt: skip
+
+    def usable(self) -> bool:
+        """Whether what is compiled has shown to be right on this machine, and everything is where it is looked for."""
+        if not (self._solver.proven and self._control.proven):
+            return False
+        if self._layout_is_known is None:
+            self._layout_is_known = _has_known_layout(self._data)
+        return self._layout_is_known
+
+    def begin(self) -> None:
+        """The first half of a control step's first substep; then the goal may be set."""
+        self._run(begun=False, substeps=0)
+
+    def finish_first(self, substeps: int) -> None:
+        """The rest of a substep that has begun, and further ones until there are `substeps`."""
+        self._run(begun=True, substeps=substeps)
+
+    def more(self, substeps: int) -> None:
+        """Whole substeps."""
+        self._run(begun=False, substeps=substeps)
+
+    @property
+    def qpos_before(self) -> Array:
+        """(nq,) the positions before the last substep; a copy."""
+        return self._qpos_before.copy()
+
+    def _run(self, *, begun: bool, substeps: int) -> None:
+        self._notes[_CAPACITY] = self._solver.capacity
+        _run(self._physics, self._control.arm, begun, substeps)
+        if self._notes[_MOST] > self._notes[_CAPACITY]:
+            self._solver.make_room(int(self._notes[_MOST]))
+
+
+def _functions() -> Addresses | None:
+    """Addresses of the functions in the library that `mujoco` has loaded; None where that is not found."""
+    path = Path(mujoco.__file__).parent / f"libmujoco.so.{mujoco.__version__}"
+    try:
+        library = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD)
+        found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _NAMES]
+    except (OSError, AttributeError):
+        return None
+    return np.array(found, dtype=np.int64)
+
+
+def _has_known_layout(data: Any) -> bool:
+    """Whether the fields of `mjData` have, at their places, what the bindings say they have."""
+    words = np.ctypeslib.as_array((ctypes.c_int64 * _WORDS).from_address(data._address))
+    ints = words.view(np.int32)
+    return bool(
+        all(ints[place] == getattr(data, name) for name, place in _INTS.items())
+        and all(words[place] == getattr(data, name).ctypes.data for name, place in _POINTERS.items())
+        and words[_CONTACT] == data.contact.friction.ctypes.data - 8 * FRICTION
+    )
