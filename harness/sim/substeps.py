@@ -36,9 +36,9 @@ _POSITION, _VELOCITY, _ACTUATION, _ACCELERATION, _CONSTRAINT, _JACOBIAN, _BAD_PO
     10
 )
 
-_INTS = {"ne": 40396, "nf": 40397, "nl": 40398, "nefc": 40399, "nnzJ": 40400, "ncon": 40401}
+_INTS = {"nf": 40397, "nefc": 40399, "ncon": 40401}
 """Where `mjData` of MuJoCo 3.2.3 (mjdata.h) has them on a 64-bit machine, in four bytes."""
-_NF, _NEFC, _NCON = _INTS["nf"], _INTS["nefc"], _INTS["ncon"]
+_NF, _NEFC, _NCON = _INTS.values()
 _POINTERS = {"efc_J": 20316, "efc_frictionloss": 20320, "efc_D": 20323, "efc_R": 20324, "efc_aref": 20340}
 """Likewise, in eight bytes."""
 _J, _FRICTION_LOSS, _D, _R, _AREF = _POINTERS.values()
@@ -232,7 +232,7 @@ class Substeps:
         return self._qpos_before.copy()
 
     def _run(self, *, begun: bool, substeps: int) -> None:
-        self._notes[_CAPACITY] = self._solver.capacity
+        self._notes[_CAPACITY], self._notes[_MOST] = self._solver.capacity, 0
         _run(self._physics, self._control.arm, begun, substeps)
         if self._notes[_MOST] > self._notes[_CAPACITY]:
             self._solver.make_room(int(self._notes[_MOST]))

@@ -76,8 +76,8 @@ def test_without_a_rotation_the_hand_keeps_its_goal(simulator: object) -> None:
     simulator.reset(SPEC)
     control = simulator._stepper._control
     simulator.step(np.array([0.3, 0, 0, 0, 0, 0.4, -1.0]))
-    turned = control._goal_rotation_world.copy()
-    position = control._goal_position_world.copy()
+    turned = control.arm.goal_rotation.copy()
+    position = control.arm.goal_position.copy()
     simulator.step(np.array([0.0, 0, 0, 0, 0, 0, -1.0]))
-    np.testing.assert_array_equal(control._goal_rotation_world, turned)
-    assert (control._goal_position_world != position).any()
+    np.testing.assert_array_equal(control.arm.goal_rotation, turned)
+    assert (control.arm.goal_position != position).any()
