@@ -6,10 +6,12 @@ one that it calls in another file goes unnoticed. So here the folder is named by
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -36,6 +38,44 @@ def compiled(function: _Function) -> _Function:
         config.CACHE_DIR = before
 
 
+class Compilation:
+    """Compiling takes half a minute of a core: of processes that start together, one does it, and the others wait.
+
+    Args:
+        name: of what is compiled.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.over = False
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Around each use of compiled functions until `finish`."""
+        if self.over or self._marker.exists():
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                stream = stack.enter_context((_FOLDER / f"{self._name}.lock").open("w"))
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: then each compiles for itself
+                pass
+            if self._marker.exists():
+                stack.close()
+            yield
+
+    def finish(self) -> None:
+        """Everything that is used has been compiled."""
+        self.over = True
+        with contextlib.suppress(OSError):
+            self._marker.touch()
+
+    @property
+    def _marker(self) -> Path:
+        return _FOLDER / f"{self._name}.compiled"
+
+
 def sources(package: Path) -> list[Path]:
     """The modules of a package that have compiled functions."""
     return sorted(path for path in package.glob("*.py") if b"\n@compiled" in path.read_bytes())
@@ -54,13 +94,19 @@ def code_folder(package: Path) -> Path:
     try:
         (beside / name).mkdir(parents=True, exist_ok=True)
     except OSError:
-        return cache_folder() / name
+        return _made(cache_folder() / name)
     if not os.access(beside / name, os.W_OK):
-        return cache_folder() / name
+        return _made(cache_folder() / name)
     for other in beside.glob(f"{_PREFIX}*"):
         if other.name != name:
             shutil.rmtree(other, ignore_errors=True)
     return beside / name
+
+
+def _made(folder: Path) -> Path:
+    with contextlib.suppress(OSError):  # then numba looks for a place
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 _FOLDER = code_folder(Path(__file__).parent)

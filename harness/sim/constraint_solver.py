@@ -301,6 +301,11 @@ class ConstraintSolver:
             self.addresses[field] = array.ctypes.data
 
     @property
+    def decided(self) -> bool:
+        """Whether `proven` will not change any more."""
+        return not self._alone or not self._trials_left
+
+    @property
     def proven(self) -> bool:
         """Whether the compiled functions go on alone."""
         return self._alone and not self._trials_left

@@ -150,6 +150,11 @@ class OperationalSpaceControl:
         self._libraries_agree = True
 
     @property
+    def decided(self) -> bool:
+        """Whether `proven` will not change any more."""
+        return not self._libraries_agree or not self._trials_left
+
+    @property
     def proven(self) -> bool:
         """Whether the compiled control law goes on alone."""
         return self._libraries_agree and not self._trials_left

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import Compilation
 from harness.sim.culling import HIDDEN_GROUP, MAX_SCENE_GEOMS, Culling, Part, cut_into_pieces
 from harness.sim.gl import GlError, explain, make_gl_context
 from harness.sim.mesh_lists import MeshLists
@@ -20,6 +21,8 @@ from harness.sim.readback import Pending, Readback
 from harness.sim.stack import mujoco
 from harness.sim.textures import upload_textures
 from tasks.interface import ImageConvention
+
+_COMPILATION = Compilation("culling")
 
 
 class Renderer:
@@ -61,7 +64,10 @@ class Renderer:
         self._readback = Readback(self._context, size_px)
         self.triangles_drawn = 0
         """In the last images, reflections included."""
-        self._culling.parts(data, 0)  # what is compiled on the first call is compiled now
+        if not _COMPILATION.over:  # what is compiled on the first call is compiled now
+            with _COMPILATION.turn():
+                self._culling.parts(data, 0)
+            _COMPILATION.finish()
 
     def _make_context(self, textures: tuple[Texture, ...], size_px: int) -> Any:
         model = self._model

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.compiled import Compilation
 from harness.sim.constraint_solver import ConstraintSolver
 from harness.sim.operational_space import OperationalSpaceControl
 from harness.sim.stack import SUBSTEPS, mujoco
 from harness.sim.substeps import Substeps
+
+_COMPILATION = Compilation("physics")
 
 
 class Stepper:
@@ -57,6 +60,18 @@ class Stepper:
             on_sample: called after that substep with the positions (nq,) before it, whose kinematics body and site poses
                 still show; `data.qpos` is that after it. So robosuite's observables find it.
         """
+        if _COMPILATION.over:
+            self._advance(action, sampling_substep, on_sample)
+            return
+        last = self._substeps.decided()
+        with _COMPILATION.turn():
+            self._advance(action, sampling_substep, on_sample)
+        if last:
+            _COMPILATION.finish()
+
+    def _advance(
+        self, action: NDArray[np.float64], sampling_substep: int, on_sample: Callable[[NDArray[np.float64]], None]
+    ) -> None:
         if self._fresh or not self._substeps.usable():
             self._advance_call_by_call(action, sampling_substep, on_sample)
             return

@@ -206,6 +206,10 @@ class Substeps:
             solver.geom_blocks, data.qpos, self._qpos_before, self._notes,
         )  # fmt: skip
 
+    def decided(self) -> bool:
+        """Whether `usable` will not change any more."""
+        return self._solver.decided and self._control.decided
+
     def usable(self) -> bool:
         """Whether what is compiled has shown to be right on this machine, and everything is where it is looked for."""
         if not (self._solver.proven and self._control.proven):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -23,6 +24,13 @@ def outer(x):
     return FACTOR * inner(x)
 
 print(outer(1.0), sum(outer.stats.cache_hits.values()))
+"""
+IN_TURN = """
+from harness.sim.compiled import Compilation
+compilation = Compilation("x")
+with compilation.turn():
+    outer(1.0)
+compilation.finish()
 """
 CALLEE = """
 from harness.sim.compiled import compiled
@@ -72,6 +80,23 @@ def test_an_edited_callee_is_noticed(package: Path) -> None:
     assert run(package) == (3.0, 0)
     write_callee(package, term=2, factor=5)
     assert run(package) == (15.0, 0), "a constant of another file"
+
+
+def test_of_two_processes_one_compiles_and_the_other_waits(package: Path) -> None:
+    (package / "outer.py").write_text(CALLER.replace("print(", f"{IN_TURN}print("))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(run, [package, package]))
+    assert sorted(results) == [(2.0, 0), (2.0, 1)]
+    assert run(package) == (2.0, 1)
+
+
+def test_a_file_system_without_locks(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_FOLDER", package / "none")
+    compilation = compiled.Compilation("x")
+    with compilation.turn():
+        pass
+    compilation.finish()
+    assert compilation.over
 
 
 def test_what_other_sources_made_is_removed(package: Path) -> None:
