@@ -5,6 +5,7 @@ Contract: qpos, qvel, proprioception, images and success equal stock LIBERO's, b
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from tasks.fixture_poses import ResetPoint, TaskResets, first_reset, shipped_tab
 from tasks.interface import ACTION_DIM, CONTROL_HZ, EpisodeSpec, Official, Recorded, Sampled, TaskSpec
 from tasks.protocols import Protocol
 
-_DIVERGED = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+_DIVERGED = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{kind}")) for kind in ("QPOS", "QVEL", "QACC")]
 
 
 class SimulatorError(RuntimeError):
@@ -87,6 +88,9 @@ class Simulator:
         self._env: Any = self.scene.env
         self._model = self.scene.model
         self._data = self.scene.data
+        self._warnings = self._data.warning.number
+        names = self._env.sim.model
+        names.get_joint_qpos_addr = functools.cache(names.get_joint_qpos_addr)  # LIBERO looks joints up in every step
         self._stepper = Stepper(self._env, self._model, self._data)
         self._view: SceneView | None = None
         self._resets: dict[int, TaskResets] = {}
@@ -213,7 +217,7 @@ class Simulator:
         started = time.perf_counter()
         try:
             self._advance(action)
-            diverged = any(self._data.warning[kind].number for kind in _DIVERGED)
+            diverged = self._warnings[_DIVERGED].any()
         except np.linalg.LinAlgError:  # the controller inverts a matrix that has no inverse any more
             diverged = True
         if diverged:

@@ -70,6 +70,11 @@ def ints(addresses: Addresses, field: int, n: int) -> Ints:
 
 
 @compiled
+def longs(addresses: Addresses, field: int, n: int) -> Addresses:
+    return carray(pointer(addresses[field]), n, np.int64)
+
+
+@compiled
 def bytes_(addresses: Addresses, field: int, n: int) -> Bytes:
     return carray(pointer(addresses[field]), n, np.uint8)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.sim.compiled import compiled
 from harness.sim.constraint_solver import ConstraintSolver, Options, solve
 from harness.sim.operational_space import Arm, OperationalSpaceControl, arm_torques, command
-from harness.sim.solver_memory import FRICTION, begin, pointer
+from harness.sim.solver_memory import FRICTION, NUM_FIELDS, begin, floats, ints, longs, pointer
 from harness.sim.sparse_rows import Inertia
 from harness.sim.stack import mujoco
 
@@ -45,6 +45,15 @@ _J, _FRICTION_LOSS, _D, _R, _AREF = _POINTERS.values()
 _CONTACT = 20305
 _WORDS = 1 + max(_POINTERS.values())
 
+_NUM_FIELDS = 39
+(
+    _MODEL, _DATA, _NV, _NQ, _NM, _NGEOM, _JOINTS, _FINGERS, _SITE, _FIRST_DOF,
+    _FUNCTIONS, _SOLVER, _OPTIONS, _QM, _MADR, _PARENT, _SIMPLE, _BLOCKS, _QPOS, _QPOS_BEFORE, _NOTES,
+    _ARM_JACOBIAN, _INERTIA_INDEX, _GOAL_POSITION, _EEF_POSITION, _GOAL_ROTATION, _EEF_ROTATION, _GAINS, _REST_POSTURE,
+    _JOINT_POSITION, _QVEL, _BIAS_TORQUE, _TORQUES, _LIMITS, _ARM_COMMAND, _FINGER_RANGE, _FINGER_OPENING, _FINGER_STEP,
+    _FINGER_COMMAND,
+) = range(_NUM_FIELDS)  # fmt: skip
+"""A table of numbers and of arrays' addresses: handing over the arrays themselves takes a hundred times as long."""
 _NUM_NOTES = 4
 _CAPACITY, _MOST, _OWN, _NEW_FORCES = range(_NUM_NOTES)
 
@@ -131,8 +140,8 @@ def _forward(physics: Physics) -> None:
     _call(functions[_POSITION], model, data)
     _call(functions[_VELOCITY], model, data)
     _smooth_acceleration(physics)
-    ints, words = carray(pointer(data), 2 * _WORDS, np.int32), carray(pointer(data), _WORDS, np.int64)
-    nefc = ints[_NEFC]
+    counts, words = carray(pointer(data), 2 * _WORDS, np.int32), carray(pointer(data), _WORDS, np.int64)
+    nefc = counts[_NEFC]
     notes[_MOST] = max(notes[_MOST], nefc)
     notes[_OWN] = 0 < nefc <= notes[_CAPACITY]
     if notes[_OWN]:
@@ -143,7 +152,7 @@ def _forward(physics: Physics) -> None:
             carray(pointer(words[_R]), nefc, np.float64),
             carray(pointer(words[_AREF]), nefc, np.float64),
             carray(pointer(words[_FRICTION_LOSS]), nefc, np.float64),
-            ints[_NF], words[_CONTACT], ints[_NCON],
+            counts[_NF], words[_CONTACT], counts[_NCON],
         )  # fmt: skip
     _solve(physics)
     _solve(physics)
@@ -169,8 +178,57 @@ def _finish(physics: Physics, arm: Arm, first: bool) -> None:
 
 
 @compiled
-def _run(physics: Physics, arm: Arm, begun: bool, substeps: int) -> None:
+def _load_physics(table: Addresses) -> Physics:
+    nv, nq = table[_NV], table[_NQ]
+    options = floats(table, _OPTIONS, 5)
+    return Physics(
+        longs(table, _FUNCTIONS, len(_NAMES)),
+        table[_MODEL],
+        table[_DATA],
+        longs(table, _SOLVER, NUM_FIELDS),
+        Options(options[0], options[1], options[2], int(options[3]), int(options[4])),
+        Inertia(
+            floats(table, _QM, table[_NM]), ints(table, _MADR, nv), ints(table, _PARENT, nv), ints(table, _SIMPLE, nv)
+        ),
+        longs(table, _BLOCKS, table[_NGEOM]),
+        floats(table, _QPOS, nq),
+        floats(table, _QPOS_BEFORE, nq),
+        longs(table, _NOTES, _NUM_NOTES),
+    )
+
+
+@compiled
+def _load_arm(table: Addresses) -> Arm:
+    nv, joints, fingers = table[_NV], table[_JOINTS], table[_FINGERS]
+    return Arm(
+        table[_SITE],
+        floats(table, _ARM_JACOBIAN, 6 * nv).reshape(6, nv),
+        floats(table, _QM, table[_NM]),
+        longs(table, _INERTIA_INDEX, joints * joints).reshape(joints, joints),
+        table[_FIRST_DOF],
+        floats(table, _GOAL_POSITION, 3),
+        floats(table, _EEF_POSITION, 3),
+        floats(table, _GOAL_ROTATION, 9).reshape(3, 3),
+        floats(table, _EEF_ROTATION, 9).reshape(3, 3),
+        floats(table, _GAINS, 12).reshape(2, 6),
+        floats(table, _REST_POSTURE, joints),
+        floats(table, _JOINT_POSITION, joints),
+        floats(table, _QVEL, nv),
+        floats(table, _BIAS_TORQUE, nv),
+        floats(table, _TORQUES, joints),
+        floats(table, _LIMITS, 2 * joints).reshape(2, joints),
+        floats(table, _ARM_COMMAND, joints),
+        floats(table, _FINGER_RANGE, 2 * fingers).reshape(2, fingers),
+        floats(table, _FINGER_OPENING, fingers),
+        floats(table, _FINGER_STEP, fingers),
+        floats(table, _FINGER_COMMAND, fingers),
+    )
+
+
+@compiled
+def _run(table: Addresses, begun: bool, substeps: int) -> None:
     """Some whole substeps, of which the first may have begun; or, for none, the beginning of one."""
+    physics, arm = _load_physics(table), _load_arm(table)
     if substeps == 0:
         _forward(physics)
     for substep in range(substeps):
@@ -201,10 +259,28 @@ class Substeps:
             return
         self._notes = np.zeros(_NUM_NOTES, dtype=np.int64)
         self._qpos_before = np.empty(model.nq)
-        self._physics = Physics(
-            self._functions, model._address, data._address, solver.addresses, solver.options, solver.inertia,
-            solver.geom_blocks, data.qpos, self._qpos_before, self._notes,
-        )  # fmt: skip
+        arm, inertia = control.arm, solver.inertia
+        numbers = {
+            _MODEL: model._address, _DATA: data._address, _NV: model.nv, _NQ: model.nq, _NM: model.nM, _NGEOM: model.ngeom,
+            _JOINTS: len(arm.torques), _FINGERS: len(arm.finger_step), _SITE: arm.site, _FIRST_DOF: arm.first_dof,
+        }  # fmt: skip
+        self._arrays = {
+            _FUNCTIONS: self._functions, _SOLVER: solver.addresses, _OPTIONS: np.array(solver.options, dtype=np.float64),
+            _QM: inertia.value, _MADR: inertia.address, _PARENT: inertia.parent, _SIMPLE: inertia.simple,
+            _BLOCKS: solver.geom_blocks, _QPOS: data.qpos, _QPOS_BEFORE: self._qpos_before, _NOTES: self._notes,
+            _ARM_JACOBIAN: arm.jacobian, _INERTIA_INDEX: arm.inertia_index, _GOAL_POSITION: arm.goal_position,
+            _EEF_POSITION: arm.eef_position, _GOAL_ROTATION: arm.goal_rotation, _EEF_ROTATION: arm.eef_rotation,
+            _GAINS: arm.gains, _REST_POSTURE: arm.rest_posture, _JOINT_POSITION: arm.joint_position, _QVEL: arm.qvel,
+            _BIAS_TORQUE: arm.bias_torque, _TORQUES: arm.torques, _LIMITS: arm.limits, _ARM_COMMAND: arm.arm_command,
+            _FINGER_RANGE: arm.finger_range, _FINGER_OPENING: arm.finger_opening, _FINGER_STEP: arm.finger_step,
+            _FINGER_COMMAND: arm.finger_command,
+        }  # fmt: skip
+        self._table = np.zeros(_NUM_FIELDS, dtype=np.int64)
+        for field, number in numbers.items():
+            self._table[field] = number
+        for field, array in self._arrays.items():
+            assert array.flags.c_contiguous, field
+            self._table[field] = array.ctypes.data
 
     def decided(self) -> bool:
         """Whether `usable` will not change any more."""
@@ -237,7 +313,7 @@ class Substeps:
 
     def _run(self, *, begun: bool, substeps: int) -> None:
         self._notes[_CAPACITY], self._notes[_MOST] = self._solver.capacity, 0
-        _run(self._physics, self._control.arm, begun, substeps)
+        _run(self._table, begun, substeps)
         if self._notes[_MOST] > self._notes[_CAPACITY]:
             self._solver.make_room(int(self._notes[_MOST]))
 
