@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim import solver_memory as memory
 from harness.sim.compiled import compiled
+from harness.sim.constrained_model import constants, supported
+from harness.sim.constraint_rows import FRICTION
 from harness.sim.contact_costs import (
     MAX_DIM,
     QUADRATIC,
@@ -30,26 +33,15 @@ from harness.sim.contact_costs import (
 from harness.sim.envelope_factor import MINVAL, add_cones, back_substitute, cholesky_update, factor_hessian
 from harness.sim.line_search import Line, prepare, search
 from harness.sim.solver_memory import (
-    ACCELERATION,
-    COLUMN,
     CONES,
-    CONSTRAINT_FORCE,
-    ENVELOPE,
     FACTOR,
-    FRICTION,
     HEIGHTS,
     KNOWN,
-    LAST,
     NEFC,
-    NUM_FIELDS,
-    SMOOTH,
     SMOOTH_COST,
-    SMOOTH_FORCE,
-    START,
     STATE,
-    VALUE,
-    WARMSTART,
     Motion,
+    Settings,
     begin,
     bytes_,
     floats,
@@ -74,9 +66,6 @@ Addresses = NDArray[np.int64]
 
 TRIALS = 150
 """Solutions computed both ways: those of two control steps."""
-_VERSION = "3.2.3"
-_SPARSE_FROM = 60
-"""Degrees of freedom from which on MuJoCo stores the Jacobian without zeros, and adds in another order."""
 
 
 class Options(NamedTuple):
@@ -204,7 +193,7 @@ def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: 
     """`mj_fwdConstraint`.
 
     Args:
-        addresses: see `_FIELDS`.
+        addresses: see `solver_memory`.
         new_forces: whether forces, and with them the accelerations without constraints, are others than in the last call.
     """
     nv, nefc = len(inertia.address), addresses[NEFC]
@@ -267,13 +256,13 @@ class ConstraintSolver:
     Attributes:
         addresses: what the compiled functions find where.
         capacity: for how many rows there is room.
-        options, inertia, geom_blocks: see `solve` and `begin`.
+        options, settings, inertia: see `solve` and `begin`.
     """
 
     def __init__(self, model: Any, data: Any) -> None:
         self._model = model
         self._data = data
-        self._alone = _supported(model)
+        self._alone = supported(model)
         self._trials_left = TRIALS
         option, nv = model.opt, model.nv
         self.options = Options(
@@ -283,17 +272,28 @@ class ConstraintSolver:
             iterations=option.iterations,
             line_search_iterations=option.ls_iterations,
         )
+        self.settings = Settings(impratio=option.impratio, timestep=option.timestep)
         self.inertia = Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum)
-        self.geom_blocks = _moving_blocks(model)
-        self.addresses = np.zeros(NUM_FIELDS, dtype=np.int64)
+        self.addresses = np.zeros(memory.NUM_FIELDS, dtype=np.int64)
         self._kept: dict[int, NDArray[Any]] = {}
         self._results = (data.qacc, data.qacc_warmstart, data.qfrc_constraint)
         self._keep({
-            SMOOTH: data.qacc_smooth, SMOOTH_FORCE: data.qfrc_smooth, ACCELERATION: data.qacc,
-            WARMSTART: data.qacc_warmstart, CONSTRAINT_FORCE: data.qfrc_constraint, FACTOR: np.zeros(nv * padded(nv)),
-            ENVELOPE: np.zeros(nv, np.int32), LAST: np.zeros(nv, np.int32), SMOOTH_COST: np.zeros(1),
+            memory.SMOOTH: data.qacc_smooth, memory.SMOOTH_FORCE: data.qfrc_smooth, memory.ACCELERATION: data.qacc,
+            memory.WARMSTART: data.qacc_warmstart, memory.CONSTRAINT_FORCE: data.qfrc_constraint,
+            memory.FACTOR: np.zeros(nv * padded(nv)), memory.ENVELOPE: np.zeros(nv, np.int32),
+            memory.LAST: np.zeros(nv, np.int32), memory.SMOOTH_COST: np.zeros(1),
+            memory.PARENT: model.dof_parentid, memory.SIMPLE: model.dof_simplenum,
+            memory.QPOS: data.qpos, memory.QVEL: data.qvel, memory.VELOCITY: np.zeros(padded(nv)),
+            memory.CDOF: data.cdof, memory.COM: data.subtree_com,
         })  # fmt: skip
         self.capacity = 0
+        if self._alone:
+            self._keep(constants(model))
+            for field, number in {
+                memory.NV: nv, memory.NQ: model.nq, memory.NGEOM: model.ngeom, memory.NBODY: model.nbody,
+                memory.NF: len(self._kept[memory.FRICTION_DOFS]), memory.NUM_LIMITS: len(self._kept[memory.LIMIT_ROWS]),
+            }.items():  # fmt: skip
+                self.addresses[field] = number
 
     def _keep(self, arrays: dict[int, NDArray[Any]]) -> None:
         self._kept |= arrays
@@ -316,22 +316,21 @@ class ConstraintSolver:
             rows = self.capacity = 2 * nefc
             elements = rows * padded(self._model.nv)
             self._keep({
-                START: np.zeros(rows + 1, np.int32), COLUMN: np.zeros(elements, np.int32), VALUE: np.zeros(elements),
-                HEIGHTS: np.zeros(rows, np.uint8), CONES: np.zeros(rows), STATE: np.zeros(rows, np.uint8),
+                memory.START: np.zeros(rows + 1, np.int32), memory.COLUMN: np.zeros(elements, np.int32),
+                memory.VALUE: np.zeros(elements), HEIGHTS: np.zeros(rows, np.uint8), CONES: np.zeros(rows),
+                STATE: np.zeros(rows, np.uint8), memory.STIFFNESS: np.zeros(rows), memory.REGULARIZER: np.zeros(rows),
+                memory.AREF: np.zeros(rows), memory.FRICTION_LOSS: np.zeros(rows),
             })  # fmt: skip
+            self.addresses[memory.CAPACITY] = rows
 
     def begin(self) -> None:
-        """Constraints have been made anew."""
+        """Contacts have been found anew, and MuJoCo has made the constraints too."""
         data = self._data
-        nefc = data.nefc
-        if not nefc or not self._alone:
+        if not data.nefc or not self._alone:
             return
-        self.make_room(nefc)
-        begin(
-            self.addresses, self.inertia.parent, self.inertia.simple, self.geom_blocks, data.efc_J, data.efc_D,
-            data.efc_R, data.efc_aref, data.efc_frictionloss, data.nf,
-            data.contact.friction.ctypes.data - 8 * FRICTION, data.ncon,
-        )  # fmt: skip
+        self.make_room(data.nefc)
+        contacts = data.contact.friction.ctypes.data - 8 * FRICTION
+        self._alone = begin(self.addresses, self.settings, contacts, data.ncon) == data.nefc
 
     def solve(self, *, new_forces: bool) -> None:
         """Find the accelerations `qacc`, and what `mj_Euler` needs besides.
@@ -357,31 +356,3 @@ class ConstraintSolver:
         self._data.qacc_warmstart[:] = before
         mujoco.mj_fwdConstraint(self._model, self._data)
         self._alone = mine == [result.tobytes() for result in self._results]
-
-
-def _supported(model: Any) -> bool:
-    """Whether a model's constraints are of the kinds that are written out here; all of LIBERO's are."""
-    option = model.opt
-    dense = option.jacobian == mujoco.mjtJacobian.mjJAC_DENSE or (
-        option.jacobian == mujoco.mjtJacobian.mjJAC_AUTO and model.nv < _SPARSE_FROM
-    )
-    return bool(
-        mujoco.__version__ == _VERSION
-        and dense
-        and option.solver == mujoco.mjtSolver.mjSOL_NEWTON
-        and option.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
-        and option.noslip_iterations == option.disableflags == option.enableflags == 0
-        and model.neq == model.npair == model.nflex == model.nplugin == 0
-        and np.isin(model.geom_condim, (1, 3, 4)).all()
-    )
-
-
-def _moving_blocks(model: Any) -> Addresses:
-    """(ngeom,) a bit for each four degrees of freedom of which one moves the geom."""
-    blocks = np.zeros(model.nbody, dtype=np.int64)
-    for body in range(1, model.nbody):
-        dofs = range(model.body_dofadr[body], model.body_dofadr[body] + model.body_dofnum[body])
-        blocks[body] = blocks[model.body_parentid[body]]
-        for dof in dofs:
-            blocks[body] |= 1 << (dof // 4)
-    return blocks[model.geom_bodyid]

@@ -14,26 +14,32 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled
+from harness.sim.constraint_rows import CONTACT_BYTES, Bodies, build, count_rows
 from harness.sim.contact_costs import Constraints
-from harness.sim.sparse_rows import Rows, compress, couple, padded
+from harness.sim.sparse_rows import Rows, padded
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 Addresses = NDArray[np.int64]
 
-NUM_FIELDS = 22
+NUM_FIELDS = 43
 _FIELDS = (
-    NEFC, NF, KNOWN, SMOOTH, SMOOTH_FORCE, ACCELERATION, WARMSTART, CONSTRAINT_FORCE, STIFFNESS, REGULARIZER,
+    NEFC, NF, KNOWN, CAPACITY, NV, NQ, NGEOM, NBODY, NUM_LIMITS,
+    SMOOTH, SMOOTH_FORCE, ACCELERATION, WARMSTART, CONSTRAINT_FORCE, STIFFNESS, REGULARIZER,
     AREF, FRICTION_LOSS, HEIGHTS, CONES, START, COLUMN, VALUE, ENVELOPE, FACTOR, STATE, SMOOTH_COST, LAST,
+    PARENT, SIMPLE, FRICTION_DOFS, FRICTION_ROWS, LIMIT_INDEX, LIMIT_ROWS, GEOM_DOF, GEOM_ROOT, GEOM_WEIGHT, GEOM_BLOCKS,
+    QPOS, QVEL, VELOCITY, CDOF, COM,
 ) = range(NUM_FIELDS)  # fmt: skip
-"""What the compiled functions find where: handing over thirty arrays would take as long as the solution. Three numbers, mujoco's
-arrays, and those that one call leaves to the next."""
-_CONTACT_BYTES = 576
-FRICTION, _MU = 14, 28
-"""Where a contact has them, in eight bytes (`mjContact` in mjdata.h)."""
-_CONTACT_DIM, _GEOM, _EFC_ADDRESS = 130, 133, 142
-"""Likewise, in four bytes."""
+"""What the compiled functions find where: handing over forty arrays would take as long as the solution. Some numbers, the model's and
+the state's arrays, and those that one call leaves to the next."""
+
+
+class Settings(NamedTuple):
+    """MuJoCo's options for constraints."""
+
+    impratio: float
+    timestep: float
 
 
 class Motion(NamedTuple):
@@ -118,55 +124,45 @@ def load_motion(addresses: Addresses, nv: int) -> Motion:
 
 
 @compiled
-def begin(
-    addresses: Addresses, parent: Ints, simple: Ints, geom_blocks: Addresses, jacobian: Array, stiffness: Array,
-    regularizer: Array, aref: Array, friction_loss: Array, num_friction: int, contacts: int, num_contacts: int,
-) -> None:  # fmt: skip
-    """What the solutions of one substep share.
+def _load_bodies(addresses: Addresses, settings: Settings) -> Bodies:
+    nv, nf, limits, ngeom = addresses[NV], addresses[NF], addresses[NUM_LIMITS], addresses[NGEOM]
+    return Bodies(
+        ints(addresses, PARENT, nv),
+        ints(addresses, SIMPLE, nv),
+        ints(addresses, FRICTION_DOFS, nf),
+        floats(addresses, FRICTION_ROWS, 4 * nf).reshape(nf, 4),
+        ints(addresses, LIMIT_INDEX, 2 * limits).reshape(limits, 2),
+        floats(addresses, LIMIT_ROWS, 11 * limits).reshape(limits, 11),
+        ints(addresses, GEOM_DOF, ngeom),
+        ints(addresses, GEOM_ROOT, ngeom),
+        floats(addresses, GEOM_WEIGHT, ngeom),
+        longs(addresses, GEOM_BLOCKS, ngeom),
+        floats(addresses, QPOS, addresses[NQ]),
+        floats(addresses, QVEL, nv),
+        floats(addresses, VELOCITY, padded(nv)),
+        floats(addresses, CDOF, 6 * nv).reshape(nv, 6),
+        floats(addresses, COM, 3 * addresses[NBODY]).reshape(addresses[NBODY], 3),
+        settings.impratio,
+        settings.timestep,
+    )
+
+
+@compiled
+def begin(addresses: Addresses, settings: Settings, contacts: int, num_contacts: int) -> int:
+    """What the solutions of one substep share: the constraints, where there is room for them.
 
     Args:
-        addresses: see `_FIELDS`; what MuJoCo makes anew in every substep is entered here.
-        parent, simple: `dof_parentid` and `dof_simplenum`.
-        geom_blocks: (ngeom,) a bit for each four degrees of freedom of which one moves the geom.
-        jacobian: (nefc nv,)
-        stiffness, regularizer, aref, friction_loss: (nefc,) see `Constraints`.
+        addresses: see `_FIELDS`.
         contacts: address of mujoco's.
+
+    Returns:
+        How many constraints there are.
     """
-    nv, nefc = len(parent), len(stiffness)
-    addresses[NEFC], addresses[NF], addresses[KNOWN] = nefc, num_friction, 0
-    addresses[STIFFNESS], addresses[REGULARIZER] = stiffness.ctypes.data, regularizer.ctypes.data
-    addresses[AREF], addresses[FRICTION_LOSS] = aref.ctypes.data, friction_loss.ctypes.data
-    rows, constraints = load_rows(addresses, nv), load_constraints(addresses)
-    heights, cone = constraints.heights, constraints.cone
-    for i in range(nv):
-        j = i  # the inertia couples a degree of freedom with those above it
-        while parent[j] >= 0 and not simple[i]:
-            j = parent[j]
-        rows.envelope[i] = j
-    dense = jacobian.reshape(nefc, nv)
-    numbers = carray(pointer(contacts), (num_contacts, _CONTACT_BYTES // 8), np.float64)
-    integers = carray(pointer(contacts), (num_contacts, _CONTACT_BYTES // 4), np.int32)
-    everything = (1 << (padded(nv) // 4)) - 1
-    row = n = at = 0
-    while row < nefc:
-        while at < num_contacts and integers[at, _EFC_ADDRESS] < row:  # those that are left out have -1
-            at += 1
-        height, blocks = 1, everything
-        heights[row] = 0
-        if at < num_contacts and integers[at, _EFC_ADDRESS] == row:
-            height = integers[at, _CONTACT_DIM]
-            blocks = geom_blocks[integers[at, _GEOM]] | geom_blocks[integers[at, _GEOM + 1]]
-            if height > 1:
-                heights[row] = height
-                cone[row] = numbers[at, _MU]
-                for k in range(1, height):
-                    cone[row + k] = numbers[at, FRICTION + k - 1]
-        for k in range(row, row + height):
-            rows.start[k] = n
-            n = compress(rows, dense, k, blocks, n)
-        couple(rows, rows.start[row], n)
-        row += height
-    rows.start[nefc] = n
-    for i in range(nv):
-        for j in range(rows.envelope[i], i + 1):
-            rows.last[j] = i
+    bodies = _load_bodies(addresses, settings)
+    numbers = carray(pointer(contacts), (num_contacts, CONTACT_BYTES // 8), np.float64)
+    integers = carray(pointer(contacts), (num_contacts, CONTACT_BYTES // 4), np.int32)
+    nefc = count_rows(bodies, numbers, integers)
+    addresses[NEFC], addresses[KNOWN] = nefc, 0
+    if nefc <= addresses[CAPACITY]:
+        build(load_rows(addresses, addresses[NV]), load_constraints(addresses), bodies, numbers, integers)
+    return nefc

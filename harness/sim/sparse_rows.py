@@ -73,30 +73,6 @@ def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
 
 
 @compiled
-def compress(rows: Rows, jacobian: Array, row: int, blocks: int, n: int) -> int:
-    """Add a row of the Jacobian (nefc, nv); returns how many blocks there are then.
-
-    Args:
-        blocks: a bit for each block that may be other than zero.
-        n: how many blocks the rows before have.
-    """
-    nv = jacobian.shape[1]
-    i = 0
-    while blocks:
-        if blocks & 1:
-            some = False
-            for k in range(4):
-                x = jacobian[row, i + k] if i + k < nv else 0.0
-                rows.value[(4 * n + k) & MASK] = x
-                some = some or x != 0.0
-            rows.column[n & MASK] = i
-            n += some
-        blocks >>= 1
-        i += 4
-    return n
-
-
-@compiled
 def couple(rows: Rows, first: int, end: int) -> None:
     """Let the envelope hold all columns of some blocks: those of one constraint, whose rows are mixed where a contact slides."""
     low = len(rows.envelope)

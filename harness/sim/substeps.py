@@ -19,9 +19,10 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled
+from harness.sim.constraint_rows import FRICTION
 from harness.sim.constraint_solver import ConstraintSolver, Options, solve
 from harness.sim.operational_space import Arm, OperationalSpaceControl, arm_torques, command
-from harness.sim.solver_memory import FRICTION, NUM_FIELDS, begin, floats, ints, longs, pointer
+from harness.sim.solver_memory import NUM_FIELDS, Settings, begin, floats, ints, longs, pointer
 from harness.sim.sparse_rows import Inertia
 from harness.sim.stack import mujoco
 
@@ -29,26 +30,25 @@ Array = NDArray[np.float64]
 Addresses = NDArray[np.int64]
 
 _NAMES = (
-    "mj_fwdPosition", "mj_fwdVelocity", "mj_fwdActuation", "mj_fwdAcceleration", "mj_fwdConstraint", "mj_jacSite",
-    "mj_checkPos", "mj_checkVel", "mj_checkAcc", "mj_Euler",
+    "mj_kinematics", "mj_comPos", "mj_camlight", "mj_crb", "mj_factorM", "mj_collision", "mj_transmission",
+    "mj_makeConstraint", "mj_referenceConstraint", "mj_fwdVelocity", "mj_fwdActuation", "mj_fwdAcceleration",
+    "mj_fwdConstraint", "mj_jacSite", "mj_checkPos", "mj_checkVel", "mj_checkAcc", "mj_Euler",
 )  # fmt: skip
-_POSITION, _VELOCITY, _ACTUATION, _ACCELERATION, _CONSTRAINT, _JACOBIAN, _BAD_POS, _BAD_VEL, _BAD_ACC, _EULER = range(
-    10
-)
-
-_INTS = {"nf": 40397, "nefc": 40399, "ncon": 40401}
-"""Where `mjData` of MuJoCo 3.2.3 (mjdata.h) has them on a 64-bit machine, in four bytes."""
-_NF, _NEFC, _NCON = _INTS.values()
-_POINTERS = {"efc_J": 20316, "efc_frictionloss": 20320, "efc_D": 20323, "efc_R": 20324, "efc_aref": 20340}
-"""Likewise, in eight bytes."""
-_J, _FRICTION_LOSS, _D, _R, _AREF = _POINTERS.values()
-_CONTACT = 20305
-_WORDS = 1 + max(_POINTERS.values())
-
-_NUM_FIELDS = 39
 (
-    _MODEL, _DATA, _NV, _NQ, _NM, _NGEOM, _JOINTS, _FINGERS, _SITE, _FIRST_DOF,
-    _FUNCTIONS, _SOLVER, _OPTIONS, _QM, _MADR, _PARENT, _SIMPLE, _BLOCKS, _QPOS, _QPOS_BEFORE, _NOTES,
+    _KINEMATICS, _COM, _CAMERAS, _INERTIA, _FACTOR_INERTIA, _COLLISION, _TRANSMISSION, _MAKE_CONSTRAINT, _REFERENCE,
+    _VELOCITY, _ACTUATION, _ACCELERATION, _CONSTRAINT, _JACOBIAN, _BAD_POS, _BAD_VEL, _BAD_ACC, _EULER,
+) = range(len(_NAMES))  # fmt: skip
+
+_NCON = 40401
+"""Where `mjData` of MuJoCo 3.2.3 (mjdata.h) has it on a 64-bit machine, in four bytes."""
+_CONTACT = 20305
+"""Likewise, in eight bytes."""
+_WORDS = 1 + _CONTACT
+
+_NUM_FIELDS = 37
+(
+    _MODEL, _DATA, _NV, _NQ, _NM, _JOINTS, _FINGERS, _SITE, _FIRST_DOF,
+    _FUNCTIONS, _SOLVER, _OPTIONS, _QM, _MADR, _PARENT, _SIMPLE, _QPOS, _QPOS_BEFORE, _NOTES,
     _ARM_JACOBIAN, _INERTIA_INDEX, _GOAL_POSITION, _EEF_POSITION, _GOAL_ROTATION, _EEF_ROTATION, _GAINS, _REST_POSTURE,
     _JOINT_POSITION, _QVEL, _BIAS_TORQUE, _TORQUES, _LIMITS, _ARM_COMMAND, _FINGER_RANGE, _FINGER_OPENING, _FINGER_STEP,
     _FINGER_COMMAND,
@@ -62,7 +62,7 @@ class Physics(NamedTuple):
     """What substeps work with, but for the robot's commands."""
 
     functions: Addresses
-    """(10,) of MuJoCo's, as in `_NAMES`."""
+    """Of MuJoCo's, as in `_NAMES`."""
     model: int
     """Address of mujoco's."""
     data: int
@@ -70,8 +70,7 @@ class Physics(NamedTuple):
     """The constraint solver's table."""
     options: Options
     inertia: Inertia
-    geom_blocks: Addresses
-    """See `begin`."""
+    settings: Settings
     qpos: Array
     """(nq,) mujoco's."""
     qpos_before: Array
@@ -137,23 +136,16 @@ def _solve(physics: Physics) -> None:
 def _forward(physics: Physics) -> None:
     """Stock's forward pass, and what of the controller's second one is not the same."""
     model, data, functions, notes = physics.model, physics.data, physics.functions, physics.notes
-    _call(functions[_POSITION], model, data)
-    _call(functions[_VELOCITY], model, data)
+    for stage in (_KINEMATICS, _COM, _CAMERAS, _INERTIA, _FACTOR_INERTIA, _COLLISION, _TRANSMISSION, _VELOCITY):
+        _call(functions[stage], model, data)
     _smooth_acceleration(physics)
     counts, words = carray(pointer(data), 2 * _WORDS, np.int32), carray(pointer(data), _WORDS, np.int64)
-    nefc = counts[_NEFC]
+    nefc = begin(physics.addresses, physics.settings, words[_CONTACT], counts[_NCON])
     notes[_MOST] = max(notes[_MOST], nefc)
     notes[_OWN] = 0 < nefc <= notes[_CAPACITY]
-    if notes[_OWN]:
-        begin(
-            physics.addresses, physics.inertia.parent, physics.inertia.simple, physics.geom_blocks,
-            carray(pointer(words[_J]), nefc * len(physics.inertia.parent), np.float64),
-            carray(pointer(words[_D]), nefc, np.float64),
-            carray(pointer(words[_R]), nefc, np.float64),
-            carray(pointer(words[_AREF]), nefc, np.float64),
-            carray(pointer(words[_FRICTION_LOSS]), nefc, np.float64),
-            counts[_NF], words[_CONTACT], counts[_NCON],
-        )  # fmt: skip
+    if not notes[_OWN]:
+        _call(functions[_MAKE_CONSTRAINT], model, data)
+        _call(functions[_REFERENCE], model, data)
     _solve(physics)
     _solve(physics)
 
@@ -180,7 +172,7 @@ def _finish(physics: Physics, arm: Arm, first: bool) -> None:
 @compiled
 def _load_physics(table: Addresses) -> Physics:
     nv, nq = table[_NV], table[_NQ]
-    options = floats(table, _OPTIONS, 5)
+    options = floats(table, _OPTIONS, 7)
     return Physics(
         longs(table, _FUNCTIONS, len(_NAMES)),
         table[_MODEL],
@@ -190,7 +182,7 @@ def _load_physics(table: Addresses) -> Physics:
         Inertia(
             floats(table, _QM, table[_NM]), ints(table, _MADR, nv), ints(table, _PARENT, nv), ints(table, _SIMPLE, nv)
         ),
-        longs(table, _BLOCKS, table[_NGEOM]),
+        Settings(options[5], options[6]),
         floats(table, _QPOS, nq),
         floats(table, _QPOS_BEFORE, nq),
         longs(table, _NOTES, _NUM_NOTES),
@@ -261,13 +253,13 @@ class Substeps:
         self._qpos_before = np.empty(model.nq)
         arm, inertia = control.arm, solver.inertia
         numbers = {
-            _MODEL: model._address, _DATA: data._address, _NV: model.nv, _NQ: model.nq, _NM: model.nM, _NGEOM: model.ngeom,
+            _MODEL: model._address, _DATA: data._address, _NV: model.nv, _NQ: model.nq, _NM: model.nM,
             _JOINTS: len(arm.torques), _FINGERS: len(arm.finger_step), _SITE: arm.site, _FIRST_DOF: arm.first_dof,
         }  # fmt: skip
         self._arrays = {
-            _FUNCTIONS: self._functions, _SOLVER: solver.addresses, _OPTIONS: np.array(solver.options, dtype=np.float64),
+            _FUNCTIONS: self._functions, _SOLVER: solver.addresses, _OPTIONS: np.array([*solver.options, *solver.settings]),
             _QM: inertia.value, _MADR: inertia.address, _PARENT: inertia.parent, _SIMPLE: inertia.simple,
-            _BLOCKS: solver.geom_blocks, _QPOS: data.qpos, _QPOS_BEFORE: self._qpos_before, _NOTES: self._notes,
+            _QPOS: data.qpos, _QPOS_BEFORE: self._qpos_before, _NOTES: self._notes,
             _ARM_JACOBIAN: arm.jacobian, _INERTIA_INDEX: arm.inertia_index, _GOAL_POSITION: arm.goal_position,
             _EEF_POSITION: arm.eef_position, _GOAL_ROTATION: arm.goal_rotation, _EEF_ROTATION: arm.eef_rotation,
             _GAINS: arm.gains, _REST_POSTURE: arm.rest_posture, _JOINT_POSITION: arm.joint_position, _QVEL: arm.qvel,
@@ -332,9 +324,6 @@ def _functions() -> Addresses | None:
 def _has_known_layout(data: Any) -> bool:
     """Whether the fields of `mjData` have, at their places, what the bindings say they have."""
     words = np.ctypeslib.as_array((ctypes.c_int64 * _WORDS).from_address(data._address))
-    ints = words.view(np.int32)
     return bool(
-        all(ints[place] == getattr(data, name) for name, place in _INTS.items())
-        and all(words[place] == getattr(data, name).ctypes.data for name, place in _POINTERS.items())
-        and words[_CONTACT] == data.contact.friction.ctypes.data - 8 * FRICTION
+        words.view(np.int32)[_NCON] == data.ncon and words[_CONTACT] == data.contact.friction.ctypes.data - 8 * FRICTION
     )

@@ -65,13 +65,14 @@ def test_piles_of_things_get_mujocos_accelerations_to_the_bit() -> None:
     """Six scenes of things that bounce, slide, roll and rest, with forces on all of them; many iterations, all kinds of rows."""
     import mujoco
 
-    from harness.sim.constraint_solver import ConstraintSolver, _supported
+    from harness.sim.constrained_model import supported
+    from harness.sim.constraint_solver import ConstraintSolver
 
     iterations, rows, kinds = set(), set(), set()
     for seed in range(6):
         rng = np.random.default_rng(seed)
         model = mujoco.MjModel.from_xml_string(random_scene(rng))
-        assert _supported(model)
+        assert supported(model)
         data = mujoco.MjData(model)
         solver = ConstraintSolver(model, data)
         for step in range(250):
