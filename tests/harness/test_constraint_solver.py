@@ -43,6 +43,24 @@ def solutions(model: Any, data: Any, solver: Any, new_forces: bool) -> tuple[lis
     return theirs, [result.tobytes() for result in results]
 
 
+def made_alike(data: Any, solver: Any) -> bool:
+    """Whether the constraints are MuJoCo's, bit for bit, all but the Jacobian's zeros."""
+    from harness.sim import solver_memory as memory
+
+    n, kept = data.nefc, solver._kept
+    jacobian = np.zeros((n, 4 * ((len(data.qvel) + 3) // 4)))
+    for row in range(n):
+        for block in range(kept[memory.START][row], kept[memory.START][row + 1]):
+            jacobian[row, kept[memory.COLUMN][block] + np.arange(4)] = kept[memory.VALUE][4 * block : 4 * block + 4]
+    fields = {
+        memory.STIFFNESS: data.efc_D, memory.REGULARIZER: data.efc_R, memory.AREF: data.efc_aref,
+        memory.FRICTION_LOSS: data.efc_frictionloss,
+    }  # fmt: skip
+    same = all(kept[field][: len(array)].tobytes() == array.tobytes() for field, array in fields.items())
+    dense = data.efc_J.reshape(n, -1)
+    return solver._alone and same and np.array_equal(jacobian[:, : dense.shape[1]], dense)
+
+
 def random_scene(rng: np.random.Generator) -> str:
     """Things of all kinds that fall on each other: contacts of 1, 3 and 4 rows, joint limits, joint friction, and a chain."""
     kinds = ["sphere", "box", "capsule", "cylinder"]
@@ -82,6 +100,7 @@ def test_piles_of_things_get_mujocos_accelerations_to_the_bit() -> None:
                 mujoco.mj_Euler(model, data)
                 continue
             solver.begin()
+            assert made_alike(data, solver), (seed, step)
             for new_forces, start in ((True, 0.0), (False, 0.0), (False, 30.0)):
                 data.qacc_warmstart[:] += start * rng.normal(size=model.nv)
                 theirs, ours = solutions(model, data, solver, new_forces)
@@ -108,6 +127,7 @@ def test_a_grasp_in_libero_gets_mujocos_accelerations(simulator: Any) -> None:
 
         mujoco.mj_forward(model, data)
         solver.begin()
+        assert made_alike(data, solver)
         theirs, ours = solutions(model, data, solver, True)
         assert ours == theirs
 
@@ -146,6 +166,7 @@ def test_numbers_that_differ_are_noticed(simulator: Any, monkeypatch: pytest.Mon
         '<option solver="CG" cone="elliptic"/>',
         '<option cone="elliptic" noslip_iterations="3"/>',
         '<option cone="elliptic"><flag warmstart="disable"/></option>',
+        '<option cone="elliptic"/><default><geom solref="-1000 -30"/></default>',
     ],
 )
 def test_other_solvers_are_left_to_mujoco(change: str) -> None:
