@@ -24,16 +24,25 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 _PREFIX = "compiled-"
 
 
+def inlined(function: _Function) -> _Function:
+    """As `compiled`, and made part of what calls it: the arrays of a large tuple are not handed over one by one."""
+    return _compiled(function, forceinline=True)
+
+
 def compiled(function: _Function) -> _Function:
     """numba's `njit`; a division by zero gives what IEEE 754 says, as in C and numpy.
 
     A decorated function may use constants and functions of this package's modules that have decorated functions, of robosuite's
     `control_utils` and `transform_utils`, and of numpy.
     """
+    return _compiled(function)
+
+
+def _compiled(function: _Function, **options: bool) -> _Function:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
     try:
-        return cast("_Function", numba.njit(cache=True, error_model="numpy")(function))
+        return cast("_Function", numba.njit(cache=True, error_model="numpy", **options)(function))
     finally:
         config.CACHE_DIR = before
 

@@ -22,13 +22,12 @@ _SPARSE_FROM = 60
 def supported(model: Any) -> bool:
     """Whether a model's constraints are of the kinds that are written out here; all of LIBERO's are."""
     option = model.opt
-    dense = option.jacobian == mujoco.mjtJacobian.mjJAC_DENSE or (
-        option.jacobian == mujoco.mjtJacobian.mjJAC_AUTO and model.nv < _SPARSE_FROM
-    )
+    dense = option.jacobian in {mujoco.mjtJacobian.mjJAC_DENSE, mujoco.mjtJacobian.mjJAC_AUTO}
     turning = model.jnt_type == mujoco.mjtJoint.mjJNT_BALL
     return bool(
         mujoco.__version__ == _VERSION
         and dense
+        and model.nv < _SPARSE_FROM
         and option.solver == mujoco.mjtSolver.mjSOL_NEWTON
         and option.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
         and option.noslip_iterations == option.disableflags == option.enableflags == 0

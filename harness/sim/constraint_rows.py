@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import compiled, inlined
 from harness.sim.contact_costs import Constraints
-from harness.sim.sparse_rows import MASK, Rows, couple, padded
+from harness.sim.sparse_rows import MASK, Rows, multiply, padded
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -66,19 +66,19 @@ class Bodies(NamedTuple):
     timestep: float
 
 
-@compiled
+@inlined
 def _larger(a: float, b: float) -> float:
     """`mju_max`."""
     return a if a > b else b
 
 
-@compiled
+@inlined
 def _smaller(a: float, b: float) -> float:
     """`mju_min`."""
     return a if a < b else b
 
 
-@compiled
+@inlined
 def _power(a: float, b: float) -> float:
     if b == 1.0:
         return a
@@ -87,7 +87,7 @@ def _power(a: float, b: float) -> float:
     return math.pow(a, b)
 
 
-@compiled
+@inlined
 def _impedance(solimp: Array, at: int, distance: float) -> tuple[float, float]:
     """`getimpedance` of a position beyond the margin; and the width's far end, made valid as `getsolparam` does."""
     first = _smaller(_MAXIMP, _larger(_MINIMP, solimp[at]))
@@ -111,7 +111,7 @@ def _impedance(solimp: Array, at: int, distance: float) -> tuple[float, float]:
     return first + y * (second - first), second
 
 
-@compiled
+@inlined
 def parameters(  # noqa: PLR0917 (compiled functions take arguments by position)
     solref: Array, solref_at: int, solimp: Array, solimp_at: int, distance: float, weight: float, timestep: float
 ) -> tuple[float, float, float, float]:
@@ -141,7 +141,7 @@ def count_rows(bodies: Bodies, contacts: Array, integers: Ints) -> int:
     return n
 
 
-@compiled
+@inlined
 def _limit(bodies: Bodies, i: int, side: float) -> tuple[bool, float]:
     """Whether a joint is beyond its limit on one side, and how far."""
     value = bodies.qpos[bodies.limit_index[i, 0]]
@@ -149,33 +149,39 @@ def _limit(bodies: Bodies, i: int, side: float) -> tuple[bool, float]:
     return distance < bodies.limit_rows[i, 2], distance
 
 
-@compiled
-def _single(  # noqa: PLR0917 (compiled functions take arguments by position)
-    rows: Rows, constraints: Constraints, bodies: Bodies, row: int, n: int, dof: int, value: float
-) -> int:
-    """A row with one element; its velocity goes to `aref`."""
+@inlined
+def _single(rows: Rows, row: int, dof: int, value: float) -> None:
+    """A row with one element, in one block, as all rows before it."""
     block = dof - dof % 4
     for k in range(4):
-        rows.value[4 * n + k] = 0.0
-    rows.value[4 * n + dof - block] = value
-    rows.column[n] = block
-    rows.start[row] = n
-    constraints.heights[row] = 0
-    constraints.aref[row] = 0.0 + value * bodies.velocity[dof]
-    return n + 1
+        rows.value[4 * row + k] = 0.0
+    rows.value[4 * row + dof - block] = value
+    rows.column[row] = block
+    rows.start[row] = row
 
 
-@compiled
-def _jacobian(bodies: Bodies, contact: Array, geoms: Ints, torsion: bool, difference: Array) -> int:
-    """The motion (6, nv padded) of a contact's second body against the first, where it is not zero; which blocks that is in."""
-    blocks = bodies.geom_blocks[geoms[0]] | bodies.geom_blocks[geoms[1]]
+@inlined
+def _jacobian(  # noqa: PLR0917 (compiled functions take arguments by position)
+    bodies: Bodies, contact: Array, geoms: Ints, torsion: bool, difference: Array, where: Longs
+) -> int:
+    """The motion (6, nv padded) of a contact's second body against the first, in the blocks where it is not zero.
+
+    Args:
+        where: gets the blocks' first columns.
+
+    Returns:
+        How many blocks there are.
+    """
+    rest = bodies.geom_blocks[geoms[0]] | bodies.geom_blocks[geoms[1]]
     height = 6 if torsion else 3
-    rest, i = blocks, 0
+    i = n = 0
     while rest:
         if rest & 1:
+            where[n] = i
+            n += 1
             for axis in range(height):
                 for k in range(4):
-                    difference[axis, i + k] = 0.0
+                    difference[axis, (i + k) & MASK] = 0.0
         rest >>= 1
         i += 4
     for side in range(2):
@@ -205,10 +211,10 @@ def _jacobian(bodies: Bodies, contact: Array, geoms: Ints, torsion: bool, differ
             dof = bodies.parent[dof]
         if side == 0:
             _negate_rest(bodies, geoms[0], geoms[1], height, difference)
-    return blocks
+    return n
 
 
-@compiled
+@inlined
 def _negate_rest(bodies: Bodies, first: int, second: int, height: int, difference: Array) -> None:
     """What moves the first body only counts against it."""
     shared = bodies.geom_dof[second]
@@ -223,49 +229,49 @@ def _negate_rest(bodies: Bodies, first: int, second: int, height: int, differenc
         dof = bodies.parent[dof]
 
 
-@compiled
-def _contact_row(  # noqa: PLR0917 (compiled functions take arguments by position)
-    rows: Rows, bodies: Bodies, frame: Array, axis: int, first: int, difference: Array, blocks: int, n: int
-) -> tuple[int, float]:
-    """One row of a contact's Jacobian, an axis of its frame; how many blocks there are then, and the row's velocity.
+@inlined
+def _rotate(  # noqa: PLR0917 (compiled functions take arguments by position)
+    rows: Rows, contact: Array, height: int, difference: Array, where: Longs, blocks: int, first: int
+) -> int:
+    """A contact's rows of the Jacobian, from its block `first` on: the motion in its frame. A product with zero adds nothing.
 
-    Args:
-        first: of the three rows of `difference` it is made from.
+    Returns:
+        A bit for each column that is other than zero.
     """
-    nv = len(bodies.parent)
-    whole = nv - nv % 4
-    f0, f1, f2 = frame[_FRAME + 3 * axis], frame[_FRAME + 3 * axis + 1], frame[_FRAME + 3 * axis + 2]
-    v0 = v1 = v2 = v3 = tail = 0.0
-    i = 0
-    while blocks:
-        if blocks & 1:
-            some = False
-            for k in range(4):
-                x = 0.0
-                if f0 != 0.0:
-                    x += difference[first, i + k] * f0
-                if f1 != 0.0:
-                    x += difference[first + 1, i + k] * f1
-                if f2 != 0.0:
-                    x += difference[first + 2, i + k] * f2
-                rows.value[(4 * n + k) & MASK] = x
-                some = some or x != 0.0
-            if some:
-                at = (4 * n) & MASK
-                p0, p1 = rows.value[at] * bodies.velocity[i], rows.value[at + 1] * bodies.velocity[i + 1]
-                p2, p3 = rows.value[at + 2] * bodies.velocity[i + 2], rows.value[at + 3] * bodies.velocity[i + 3]
-                if i == whole:
-                    tail = p0 + p1 + p2
-                else:
-                    v0 += p0
-                    v1 += p1
-                    v2 += p2
-                    v3 += p3
-                rows.column[n & MASK] = i
-                n += 1
-        blocks >>= 1
-        i += 4
-    return n, ((v0 + v2) + (v1 + v3)) + tail
+    value, columns = rows.value, 0
+    for part in range((height + 2) // 3):  # translation, rotation
+        r = 3 * part
+        for block in range(blocks):
+            i = where[block] & MASK
+            a0, a1, a2, a3 = difference[r, i], difference[r, i + 1], difference[r, i + 2], difference[r, i + 3]
+            r1, r2 = r + 1, r + 2
+            b0, b1, b2, b3 = difference[r1, i], difference[r1, i + 1], difference[r1, i + 2], difference[r1, i + 3]
+            c0, c1, c2, c3 = difference[r2, i], difference[r2, i + 1], difference[r2, i + 2], difference[r2, i + 3]
+            for axis in range(min(3, height - r)):
+                f = _FRAME + 3 * axis
+                f0, f1, f2 = contact[f], contact[f + 1], contact[f + 2]
+                x0 = ((0.0 + a0 * f0) + b0 * f1) + c0 * f2
+                x1 = ((0.0 + a1 * f0) + b1 * f1) + c1 * f2
+                x2 = ((0.0 + a2 * f0) + b2 * f1) + c2 * f2
+                x3 = ((0.0 + a3 * f0) + b3 * f1) + c3 * f2
+                to = (first + (r + axis) * blocks + block) & MASK
+                rows.column[to] = i
+                at = 4 * to
+                value[at], value[at + 1], value[at + 2], value[at + 3] = x0, x1, x2, x3
+                some = (x0 != 0.0) | (x1 != 0.0) << 1 | (x2 != 0.0) << 2 | (x3 != 0.0) << 3
+                columns |= some << i
+    return columns
+
+
+@inlined
+def _couple(rows: Rows, columns: int) -> None:
+    """Let the envelope hold all columns of a contact, whose rows are mixed where it slides."""
+    low = 0
+    while not columns >> low & 1:
+        low += 1
+    for i in range(low, len(rows.envelope)):
+        if columns >> i & 1:
+            rows.envelope[i] = min(rows.envelope[i], low)
 
 
 @compiled
@@ -277,60 +283,68 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
         contacts: (ncon, 72) mujoco's, as numbers of eight bytes.
         integers: (ncon, 144) the same, as those of four.
     """
-    nv = len(bodies.parent)
+    nv, nefc = len(bodies.parent), len(constraints.aref)
     for i in range(nv):
         j = i  # the inertia couples a degree of freedom with those above it
         while bodies.parent[j] >= 0 and not bodies.simple[i]:
             j = bodies.parent[j]
         rows.envelope[i] = j
         bodies.velocity[i] = bodies.qvel[i]
-    n = row = 0
+    damping, offset = np.empty(nefc), np.empty(nefc)
+    row = 0
     for dof in bodies.friction_dofs:
-        n = _single(rows, constraints, bodies, row, n, dof, 1.0)
+        _single(rows, row, dof, 1.0)
         constraints.friction_loss[row] = bodies.friction_rows[row, 0]
         constraints.stiffness[row] = bodies.friction_rows[row, 1]
         constraints.regularizer[row] = bodies.friction_rows[row, 2]
-        constraints.aref[row] = -bodies.friction_rows[row, 3] * constraints.aref[row]
+        constraints.heights[row] = 0
+        damping[row], offset[row] = bodies.friction_rows[row, 3], 0.0
         row += 1
     for i in range(len(bodies.limit_index)):
         for side in (-1.0, 1.0):
             beyond, distance = _limit(bodies, i, side)
             if beyond:
                 limit = bodies.limit_rows[i]
-                n = _single(rows, constraints, bodies, row, n, bodies.limit_index[i, 1], -side)
+                _single(rows, row, bodies.limit_index[i, 1], -side)
                 distance -= limit[2]
                 r, k, b, impedance = parameters(limit, 3, limit, 5, distance, limit[10], bodies.timestep)
-                constraints.stiffness[row], constraints.regularizer[row] = 1.0 / r, r
-                constraints.aref[row] = -b * constraints.aref[row] - k * impedance * distance
+                constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
+                damping[row], offset[row] = b, k * impedance * distance
                 row += 1
-    difference = np.empty((6, padded(nv)))
+    n, before = row, 0
+    difference, where = np.empty((6, padded(nv))), np.empty(nv, dtype=np.int64)
     for at in range(len(contacts)):
         if integers[at, _EXCLUDE]:
             continue
         contact, geoms, height = contacts[at], integers[at, _GEOM : _GEOM + 2], integers[at, _DIM]
         integers[at, _EFC_ADDRESS] = row
-        blocks = _jacobian(bodies, contact, geoms, height > 3, difference)
+        blocks = _jacobian(bodies, contact, geoms, height > 3, difference, where)
+        columns = _rotate(rows, contact, height, difference, where, blocks, n)
+        if columns and columns != before:
+            _couple(rows, columns)
+            before = columns
         weight = bodies.geom_weight[geoms[0]] + bodies.geom_weight[geoms[1]]
         distance = contact[_DIST] - contact[_MARGIN]
         r, k, b, impedance = parameters(contact, _SOLREF, contact, _SOLIMP, distance, weight, bodies.timestep)
-        first = n
-        for axis in range(height):
-            rows.start[row + axis] = n
-            n, velocity = _contact_row(rows, bodies, contact, axis % 3, 3 if axis > 2 else 0, difference, blocks, n)
-            constraints.aref[row + axis] = -b * velocity
-        constraints.aref[row] -= k * impedance * distance
         constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
+        for i in range(height):
+            rows.start[row + i] = n
+            damping[row + i], offset[row + i] = b, 0.0
+            n += blocks
+        offset[row] = k * impedance * distance
         if height > 1:
             _add_friction(constraints, contact, row, height, r, bodies.impratio)
-        couple(rows, first, n)
         row += height
     rows.start[row] = n
+    multiply(rows, bodies.velocity, constraints.aref)
+    for i in range(nefc):
+        constraints.aref[i] = -damping[i] * constraints.aref[i] - offset[i]
     for i in range(nv):
         for j in range(rows.envelope[i], i + 1):
             rows.last[j] = i
 
 
-@compiled
+@inlined
 def _add_friction(  # noqa: PLR0917 (compiled functions take arguments by position)
     constraints: Constraints, contact: Array, row: int, height: int, regularizer: float, impratio: float
 ) -> None:

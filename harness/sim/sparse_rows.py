@@ -73,21 +73,6 @@ def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
 
 
 @compiled
-def couple(rows: Rows, first: int, end: int) -> None:
-    """Let the envelope hold all columns of some blocks: those of one constraint, whose rows are mixed where a contact slides."""
-    low = len(rows.envelope)
-    for block in range(first, end):
-        for k in range(4):
-            if rows.value[(4 * block + k) & MASK] != 0.0:
-                low = min(low, rows.column[block & MASK] + k)
-    for block in range(first, end):
-        for k in range(4):
-            if rows.value[(4 * block + k) & MASK] != 0.0:
-                i = (rows.column[block & MASK] + k) & MASK
-                rows.envelope[i] = min(rows.envelope[i], low)
-
-
-@compiled
 def multiply(rows: Rows, vector: Array, result: Array) -> None:
     """`mju_mulMatVec`: result (nefc,) = J vector; the vector is padded with zeros to whole blocks."""
     nv = len(rows.envelope)
