@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,11 +39,11 @@ def compiled(function: _Function) -> _Function:
     return _compiled(function)
 
 
-def _compiled(function: _Function, **options: bool) -> _Function:
+def _compiled(function: _Function, *, forceinline: bool = False) -> _Function:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
     try:
-        return cast("_Function", numba.njit(cache=True, error_model="numpy", **options)(function))
+        return cast("_Function", numba.njit(cache=True, error_model="numpy", forceinline=forceinline)(function))
     finally:
         config.CACHE_DIR = before
 
@@ -87,7 +88,9 @@ class Compilation:
 
 def sources(package: Path) -> list[Path]:
     """The modules of a package that have compiled functions."""
-    return sorted(path for path in package.glob("*.py") if b"\n@compiled" in path.read_bytes())
+    return sorted(
+        path for path in package.glob("*.py") if re.search(rb"^@(compiled|inlined)$", path.read_bytes(), re.MULTILINE)
+    )
 
 
 def code_folder(package: Path) -> Path:

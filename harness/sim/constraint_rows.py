@@ -274,6 +274,15 @@ def _couple(rows: Rows, columns: int) -> None:
             rows.envelope[i] = min(rows.envelope[i], low)
 
 
+class _Reference(NamedTuple):
+    """What the reference accelerations are made from, besides velocities."""
+
+    damping: Array
+    """(nefc,)"""
+    offset: Array
+    """(nefc,)"""
+
+
 @compiled
 def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array, integers: Ints) -> None:
     """All constraints.
@@ -290,7 +299,20 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
             j = bodies.parent[j]
         rows.envelope[i] = j
         bodies.velocity[i] = bodies.qvel[i]
-    damping, offset = np.empty(nefc), np.empty(nefc)
+    reference = _Reference(np.empty(nefc), np.empty(nefc))
+    row = _add_joints(rows, constraints, bodies, reference)
+    _add_contacts(rows, constraints, bodies, reference, contacts, integers, row)
+    multiply(rows, bodies.velocity, constraints.aref)
+    for i in range(nefc):
+        constraints.aref[i] = -reference.damping[i] * constraints.aref[i] - reference.offset[i]
+    for i in range(nv):
+        for j in range(rows.envelope[i], i + 1):
+            rows.last[j] = i
+
+
+@inlined
+def _add_joints(rows: Rows, constraints: Constraints, bodies: Bodies, reference: _Reference) -> int:
+    """Friction and limits of joints, one element each; returns how many rows."""
     row = 0
     for dof in bodies.friction_dofs:
         _single(rows, row, dof, 1.0)
@@ -298,7 +320,7 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
         constraints.stiffness[row] = bodies.friction_rows[row, 1]
         constraints.regularizer[row] = bodies.friction_rows[row, 2]
         constraints.heights[row] = 0
-        damping[row], offset[row] = bodies.friction_rows[row, 3], 0.0
+        reference.damping[row], reference.offset[row] = bodies.friction_rows[row, 3], 0.0
         row += 1
     for i in range(len(bodies.limit_index)):
         for side in (-1.0, 1.0):
@@ -309,9 +331,23 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
                 distance -= limit[2]
                 r, k, b, impedance = parameters(limit, 3, limit, 5, distance, limit[10], bodies.timestep)
                 constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
-                damping[row], offset[row] = b, k * impedance * distance
+                reference.damping[row], reference.offset[row] = b, k * impedance * distance
                 row += 1
-    n, before = row, 0
+    return row
+
+
+@inlined
+def _add_contacts(  # noqa: PLR0917 (compiled functions take arguments by position)
+    rows: Rows,
+    constraints: Constraints,
+    bodies: Bodies,
+    reference: _Reference,
+    contacts: Array,
+    integers: Ints,
+    row: int,
+) -> None:
+    """Contacts, from a row on, before which each has one block."""
+    nv, n, before = len(bodies.parent), row, 0
     difference, where = np.empty((6, padded(nv))), np.empty(nv, dtype=np.int64)
     for at in range(len(contacts)):
         if integers[at, _EXCLUDE]:
@@ -329,19 +365,13 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
         constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
         for i in range(height):
             rows.start[row + i] = n
-            damping[row + i], offset[row + i] = b, 0.0
+            reference.damping[row + i], reference.offset[row + i] = b, 0.0
             n += blocks
-        offset[row] = k * impedance * distance
+        reference.offset[row] = k * impedance * distance
         if height > 1:
             _add_friction(constraints, contact, row, height, r, bodies.impratio)
         row += height
     rows.start[row] = n
-    multiply(rows, bodies.velocity, constraints.aref)
-    for i in range(nefc):
-        constraints.aref[i] = -damping[i] * constraints.aref[i] - offset[i]
-    for i in range(nv):
-        for j in range(rows.envelope[i], i + 1):
-            rows.last[j] = i
 
 
 @inlined

@@ -138,7 +138,13 @@ def test_compiled_functions_use_nothing_that_goes_unnoticed() -> None:
             if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.split(".")[0] != "numba":
                 unnoticed = used & {alias.asname or alias.name for alias in statement.names}
                 assert not unnoticed or statement.module in noticed, (path.name, unnoticed)
-        assert "numba.njit" not in path.read_text()
+        assert "njit" not in path.read_text()
+
+
+def test_modules_with_inlined_functions_only_count(package: Path) -> None:
+    before = compiled.code_folder(package)
+    (package / "other.py").write_text("x = 1\n@inlined\ndef f(): ...\n")
+    assert compiled.code_folder(package) != before
 
 
 def test_it_is_kept_where_it_was_looked_for() -> None:
