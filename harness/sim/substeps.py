@@ -1,7 +1,8 @@
 """Physics substeps in one compiled call: what `Stepper` does, without Python between MuJoCo's functions.
 
 A substep takes a third of a millisecond; a dozen calls through Python's bindings, their look-ups and arrays took a quarter of that.
-Here MuJoCo's functions are called by their addresses, and its arrays are found in `mjData` itself.
+Here MuJoCo's functions are called by their addresses, and its arrays are found in `mjData` itself. An error in MuJoCo (`mju_error`, such
+as a stack that overflows) ends the process with its message instead of raising; the engine goes on with another worker.
 """
 
 from __future__ import annotations
@@ -275,7 +276,7 @@ class Substeps:
             self._table[field] = array.ctypes.data
 
     def decided(self) -> bool:
-        """Whether `usable` will not change any more."""
+        """Whether the trials are over."""
         return self._solver.decided and self._control.decided
 
     def usable(self) -> bool:
@@ -283,6 +284,8 @@ class Substeps:
         if not (self._solver.proven and self._control.proven):
             return False
         if self._layout_is_known is None:
+            if not self._data.ncon:
+                return False  # without contacts it cannot be told yet
             self._layout_is_known = _has_known_layout(self._data)
         return self._layout_is_known
 

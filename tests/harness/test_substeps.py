@@ -5,6 +5,7 @@ Equality with stock over whole episodes is in test_equals_stock.py.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,15 @@ def test_another_layout_of_mujocos_data_is_noticed(simulator: Simulator, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr(substeps, name, getattr(substeps, name) - 1)
             assert not substeps._has_known_layout(simulator.scene.data), name
+
+
+def test_without_contacts_it_is_decided_later(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    substeps = simulator._stepper._substeps
+    monkeypatch.setattr(substeps, "_layout_is_known", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(substeps, "_data", types.SimpleNamespace(ncon=0))
+        assert not substeps.usable()
+    assert substeps.usable()
 
 
 def test_a_library_that_is_not_where_it_is_looked_for(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
