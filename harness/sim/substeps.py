@@ -1,8 +1,8 @@
 """Physics substeps in one compiled call: what `Stepper` does, without Python between MuJoCo's functions.
 
 A substep takes a third of a millisecond; a dozen calls through Python's bindings, their look-ups and arrays took a quarter of that.
-Here MuJoCo's functions are called by their addresses, and its arrays are found in `mjData` itself. An error in MuJoCo (`mju_error`, such
-as a stack that overflows) ends the process with its message instead of raising; the engine goes on with another worker.
+Here MuJoCo's functions are called by their addresses, and its arrays are found in `mjData` itself. An error in MuJoCo (`mju_error`,
+such as a stack that overflows) ends the process with its message instead of raising; the engine goes on with another worker.
 """
 
 from __future__ import annotations
