@@ -29,8 +29,8 @@ def openpi_python() -> Path:
     """The environment's Python; made the first time (PyPI must be reachable), kept beside the project's."""
     python, stamp = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".installed"
     contents = f"{WANTED} {sys.version}"
-    ENVIRONMENT.mkdir(exist_ok=True)
-    with (ENVIRONMENT / ".lock").open("w") as lock:
+    beside = ENVIRONMENT.with_name(ENVIRONMENT.name + ".lock")  # inside it, --clear would take it from who holds it
+    with beside.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.is_file() or stamp.read_text() != contents:
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
