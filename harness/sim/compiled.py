@@ -22,6 +22,7 @@ from harness.sim.stack import control_utils, transform_utils
 from tasks.cache_folder import cache_folder
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
+NRT = __import__("os").environ.get("NRT","1")=="1"
 _PREFIX = "compiled-"
 
 
@@ -43,7 +44,7 @@ def _compiled(function: _Function, *, forceinline: bool = False) -> _Function:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
     try:
-        return cast("_Function", numba.njit(cache=True, error_model="numpy", forceinline=forceinline)(function))
+        return cast("_Function", numba.njit(cache=True, error_model="numpy", forceinline=forceinline, _nrt=NRT)(function))
     finally:
         config.CACHE_DIR = before
 

@@ -13,20 +13,15 @@ from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled, inlined
 from harness.sim.contact_costs import Constraints
+from harness.sim.contact_layout import DIM, DIST, EFC_ADDRESS, EXCLUDE, FRAME, FRICTION, GEOM, INCLUDE_MARGIN, MU, POS, SOLIMP, SOLREF
+from harness.sim.envelope_factor import MINVAL
 from harness.sim.sparse_rows import MASK, Rows, multiply, padded
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-MINVAL = 1e-15
 _MINIMP, _MAXIMP = 0.0001, 0.9999
-CONTACT_BYTES = 576
-FRICTION = 14
-_DIST, _POS, _FRAME, _MARGIN, _SOLREF, _SOLIMP, _MU = 0, 1, 4, 13, 19, 23, 28
-"""Where a contact has them, in eight bytes (`mjContact` in mjdata.h)."""
-_DIM, _GEOM, _EXCLUDE, _EFC_ADDRESS = 130, 133, 141, 142
-"""Likewise, in four bytes."""
 
 
 class Bodies(NamedTuple):
@@ -136,8 +131,8 @@ def count_rows(bodies: Bodies, contacts: Array, integers: Ints) -> int:
     for i in range(len(bodies.limit_index)):
         n += _limit(bodies, i, -1.0)[0] + _limit(bodies, i, 1.0)[0]
     for at in range(len(contacts)):
-        if not integers[at, _EXCLUDE]:
-            n += integers[at, _DIM]
+        if not integers[at, EXCLUDE]:
+            n += integers[at, DIM]
     return n
 
 
@@ -188,9 +183,9 @@ def _jacobian(  # noqa: PLR0917 (compiled functions take arguments by position)
         geom = geoms[side]
         dof = bodies.geom_dof[geom]
         root = bodies.geom_root[geom]
-        o0 = contact[_POS] - bodies.com[root, 0]
-        o1 = contact[_POS + 1] - bodies.com[root, 1]
-        o2 = contact[_POS + 2] - bodies.com[root, 2]
+        o0 = contact[POS] - bodies.com[root, 0]
+        o1 = contact[POS + 1] - bodies.com[root, 1]
+        o2 = contact[POS + 2] - bodies.com[root, 2]
         while dof >= 0:
             r0, r1, r2 = bodies.cdof[dof, 0], bodies.cdof[dof, 1], bodies.cdof[dof, 2]
             p0 = bodies.cdof[dof, 3] + (r1 * o2 - r2 * o1)
@@ -248,7 +243,7 @@ def _rotate(  # noqa: PLR0917 (compiled functions take arguments by position)
             b0, b1, b2, b3 = difference[r1, i], difference[r1, i + 1], difference[r1, i + 2], difference[r1, i + 3]
             c0, c1, c2, c3 = difference[r2, i], difference[r2, i + 1], difference[r2, i + 2], difference[r2, i + 3]
             for axis in range(min(3, height - r)):
-                f = _FRAME + 3 * axis
+                f = FRAME + 3 * axis
                 f0, f1, f2 = contact[f], contact[f + 1], contact[f + 2]
                 x0 = ((0.0 + a0 * f0) + b0 * f1) + c0 * f2
                 x1 = ((0.0 + a1 * f0) + b1 * f1) + c1 * f2
@@ -350,18 +345,18 @@ def _add_contacts(  # noqa: PLR0917 (compiled functions take arguments by positi
     nv, n, before = len(bodies.parent), row, 0
     difference, where = np.empty((6, padded(nv))), np.empty(nv, dtype=np.int64)
     for at in range(len(contacts)):
-        if integers[at, _EXCLUDE]:
+        if integers[at, EXCLUDE]:
             continue
-        contact, geoms, height = contacts[at], integers[at, _GEOM : _GEOM + 2], integers[at, _DIM]
-        integers[at, _EFC_ADDRESS] = row
+        contact, geoms, height = contacts[at], integers[at, GEOM : GEOM + 2], integers[at, DIM]
+        integers[at, EFC_ADDRESS] = row
         blocks = _jacobian(bodies, contact, geoms, height > 3, difference, where)
         columns = _rotate(rows, contact, height, difference, where, blocks, n)
         if columns and columns != before:
             _couple(rows, columns)
             before = columns
         weight = bodies.geom_weight[geoms[0]] + bodies.geom_weight[geoms[1]]
-        distance = contact[_DIST] - contact[_MARGIN]
-        r, k, b, impedance = parameters(contact, _SOLREF, contact, _SOLIMP, distance, weight, bodies.timestep)
+        distance = contact[DIST] - contact[INCLUDE_MARGIN]
+        r, k, b, impedance = parameters(contact, SOLREF, contact, SOLIMP, distance, weight, bodies.timestep)
         constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
         for i in range(height):
             rows.start[row + i] = n
@@ -382,7 +377,7 @@ def _add_friction(  # noqa: PLR0917 (compiled functions take arguments by positi
     side = regularizer / _larger(MINVAL, impratio)
     first = contact[FRICTION]
     mu = first * math.sqrt(side / regularizer)
-    contact[_MU] = mu
+    contact[MU] = mu
     constraints.heights[row] = height
     constraints.cone[row] = mu
     for k in range(1, height):

@@ -14,8 +14,9 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled
-from harness.sim.constraint_rows import CONTACT_BYTES, Bodies, build, count_rows
+from harness.sim.constraint_rows import Bodies, build, count_rows
 from harness.sim.contact_costs import Constraints
+from harness.sim.contact_layout import NUM_INTS, NUM_WORDS
 from harness.sim.sparse_rows import Rows, padded
 
 Array = NDArray[np.float64]
@@ -159,8 +160,8 @@ def begin(addresses: Addresses, settings: Settings, contacts: int, num_contacts:
         How many constraints there are.
     """
     bodies = _load_bodies(addresses, settings)
-    numbers = carray(pointer(contacts), (num_contacts, CONTACT_BYTES // 8), np.float64)
-    integers = carray(pointer(contacts), (num_contacts, CONTACT_BYTES // 4), np.int32)
+    numbers = carray(pointer(contacts), (num_contacts, NUM_WORDS), np.float64)
+    integers = carray(pointer(contacts), (num_contacts, NUM_INTS), np.int32)
     nefc = count_rows(bodies, numbers, integers)
     addresses[NEFC], addresses[KNOWN] = nefc, 0
     if nefc <= addresses[CAPACITY]:
