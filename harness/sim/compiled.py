@@ -22,29 +22,34 @@ from harness.sim.stack import control_utils, transform_utils
 from tasks.cache_folder import cache_folder
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
-NRT = __import__("os").environ.get("NRT","1")=="1"
 _PREFIX = "compiled-"
+_DECORATED = re.compile(r"^@(compiled|inlined|allocating)$", re.MULTILINE)
+
+
+def compiled(function: _Function) -> _Function:
+    """numba's `njit` of a function that makes and returns no arrays: without the reference counts that would let it take half as long again.
+
+    A division by zero gives what IEEE 754 says, as in C and numpy. A decorated function may use constants and functions of this
+    package's modules, of robosuite's `control_utils` and `transform_utils`, and of numpy.
+    """
+    return _compiled(function, _nrt=False)
 
 
 def inlined(function: _Function) -> _Function:
     """As `compiled`, and made part of what calls it: the arrays of a large tuple are not handed over one by one."""
-    return _compiled(function, forceinline=True)
+    return _compiled(function, _nrt=False, forceinline=True)
 
 
-def compiled(function: _Function) -> _Function:
-    """numba's `njit`; a division by zero gives what IEEE 754 says, as in C and numpy.
-
-    A decorated function may use constants and functions of this package's modules that have decorated functions, of robosuite's
-    `control_utils` and `transform_utils`, and of numpy.
-    """
-    return _compiled(function)
+def allocating(function: _Function) -> _Function:
+    """As `compiled`, for a function that makes or returns arrays."""
+    return _compiled(function, _nrt=True)
 
 
-def _compiled(function: _Function, *, forceinline: bool = False) -> _Function:
+def _compiled(function: _Function, **options: bool) -> _Function:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
     try:
-        return cast("_Function", numba.njit(cache=True, error_model="numpy", forceinline=forceinline, _nrt=NRT)(function))
+        return cast("_Function", numba.njit(cache=True, error_model="numpy", **options)(function))
     finally:
         config.CACHE_DIR = before
 
@@ -88,10 +93,18 @@ class Compilation:
 
 
 def sources(package: Path) -> list[Path]:
-    """The modules of a package that have compiled functions."""
-    return sorted(
-        path for path in package.glob("*.py") if re.search(rb"^@(compiled|inlined)$", path.read_bytes(), re.MULTILINE)
-    )
+    """The modules of a package that have compiled functions, and those of it that they import."""
+    name = "|".join(re.escape(f"{part}.") for part in (f"harness.{package.name}", package.name)) + "|"
+    found = {path for path in package.glob("*.py") if _DECORATED.search(path.read_text())}
+    new = set(found)
+    while new:
+        text = "\n".join(path.read_text() for path in new)
+        imported = re.findall(rf"^from (?:{name})(\w+) import", text, re.MULTILINE)
+        for names in re.findall(rf"^from harness\.{package.name} import ([\w, ]+)", text, re.MULTILINE):
+            imported += [part.split(" as ")[0].strip() for part in names.split(",")]
+        new = {path for path in (package / f"{module}.py" for module in imported) if path.is_file()} - found
+        found |= new
+    return sorted(found)
 
 
 def code_folder(package: Path) -> Path:

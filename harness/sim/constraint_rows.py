@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled, inlined
+from harness.sim.compiled import allocating, compiled, inlined
 from harness.sim.contact_costs import Constraints
 from harness.sim.contact_layout import DIM, DIST, EFC_ADDRESS, EXCLUDE, FRAME, FRICTION, GEOM, INCLUDE_MARGIN, MU, POS, SOLIMP, SOLREF
 from harness.sim.envelope_factor import MINVAL
@@ -278,7 +278,16 @@ class _Reference(NamedTuple):
     """(nefc,)"""
 
 
-@compiled
+class _Room(NamedTuple):
+    """What a contact's rows are made in."""
+
+    difference: Array
+    """(6, nv padded) motion of its point of one body against the other's, by each degree of freedom."""
+    where: Longs
+    """(nv,) the blocks of four in which there is some."""
+
+
+@allocating
 def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array, integers: Ints) -> None:
     """All constraints.
 
@@ -295,8 +304,9 @@ def build(rows: Rows, constraints: Constraints, bodies: Bodies, contacts: Array,
         rows.envelope[i] = j
         bodies.velocity[i] = bodies.qvel[i]
     reference = _Reference(np.empty(nefc), np.empty(nefc))
+    room = _Room(np.empty((6, padded(nv))), np.empty(nv, dtype=np.int64))
     row = _add_joints(rows, constraints, bodies, reference)
-    _add_contacts(rows, constraints, bodies, reference, contacts, integers, row)
+    _add_contacts(rows, constraints, bodies, reference, room, contacts, integers, row)
     multiply(rows, bodies.velocity, constraints.aref)
     for i in range(nefc):
         constraints.aref[i] = -reference.damping[i] * constraints.aref[i] - reference.offset[i]
@@ -337,13 +347,13 @@ def _add_contacts(  # noqa: PLR0917 (compiled functions take arguments by positi
     constraints: Constraints,
     bodies: Bodies,
     reference: _Reference,
+    room: _Room,
     contacts: Array,
     integers: Ints,
     row: int,
 ) -> None:
     """Contacts, from a row on, before which each has one block."""
-    nv, n, before = len(bodies.parent), row, 0
-    difference, where = np.empty((6, padded(nv))), np.empty(nv, dtype=np.int64)
+    n, before, difference, where = row, 0, room.difference, room.where
     for at in range(len(contacts)):
         if integers[at, EXCLUDE]:
             continue

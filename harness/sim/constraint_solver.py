@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim import solver_memory as memory
-from harness.sim.compiled import compiled
+from harness.sim.compiled import allocating, compiled
 from harness.sim.constrained_model import constants, supported
 from harness.sim.constraint_rows import FRICTION
 from harness.sim.contact_costs import (
@@ -96,13 +96,14 @@ def _acceleration_error(
     constraints: Constraints, rows: Rows, acceleration: Array, padded_vector: Array, jar: Array
 ) -> None:
     """`jar` of an acceleration."""
-    padded_vector[: len(acceleration)] = acceleration
+    for i in range(len(acceleration)):
+        padded_vector[i] = acceleration[i]
     multiply(rows, padded_vector, jar)
     for row in range(len(jar)):
         jar[row] -= constraints.aref[row]
 
 
-@compiled
+@allocating
 def _first_guess(
     constraints: Constraints,
     rows: Rows,
@@ -154,7 +155,7 @@ def _update_factor(
             break
 
 
-@compiled
+@allocating
 def _step(
     constraints: Constraints,
     rows: Rows,
@@ -188,7 +189,7 @@ def _step(
     return True
 
 
-@compiled
+@allocating
 def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: bool) -> None:
     """`mj_fwdConstraint`.
 

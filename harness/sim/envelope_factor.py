@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import allocating, compiled
 from harness.sim.contact_costs import CONE, MAX_DIM, QUADRATIC, Constraints
 from harness.sim.sparse_rows import MASK, Inertia, Rows, dot, padded
 
@@ -124,7 +124,7 @@ def factor_hessian(constraints: Constraints, rows: Rows, inertia: Inertia, state
     cholesky(factor, n, width, rows.envelope, rows.last)
 
 
-@compiled
+@allocating
 def add_cones(
     constraints: Constraints, rows: Rows, state: Bytes, cone_hessian: Array, factor: Array, result: Array
 ) -> None:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import allocating, compiled
+from harness.sim.packed import FloatRows, Floats, LongRows
 from harness.sim.stack import control_utils, mujoco
 
 Array = NDArray[np.float64]
@@ -33,47 +34,47 @@ class Arm(NamedTuple):
 
     site: int
     """The grip site's number."""
-    jacobian: Array
+    jacobian: FloatRows
     """(6, nv) of the grip site, up to date."""
-    inertia: Array
+    inertia: Floats
     """MuJoCo's sparse `qM` of everything."""
-    inertia_index: NDArray[np.int64]
+    inertia_index: LongRows
     """(joints, joints) where in it the arm's own lies."""
     first_dof: int
     """Of the arm's."""
-    goal_position: Array
+    goal_position: Floats
     """(3,) [m], world."""
-    eef_position: Array
-    goal_rotation: Array
+    eef_position: Floats
+    goal_rotation: FloatRows
     """(3, 3)"""
-    eef_rotation: Array
-    gains: Array
+    eef_rotation: FloatRows
+    gains: FloatRows
     """(2, 6) stiffness and damping."""
-    rest_posture: Array
+    rest_posture: Floats
     """(joints,) [rad]"""
-    joint_position: Array
+    joint_position: Floats
     """(joints,) MuJoCo's."""
-    qvel: Array
+    qvel: Floats
     """(nv,) MuJoCo's, of everything."""
-    bias_torque: Array
+    bias_torque: Floats
     """(nv,) likewise."""
-    torques: Array
+    torques: Floats
     """(joints,) [Nm] before clipping."""
-    limits: Array
+    limits: FloatRows
     """(2, joints) [Nm] lowest and highest."""
-    arm_command: Array
+    arm_command: Floats
     """(joints,) of MuJoCo's `ctrl`."""
-    finger_range: Array
+    finger_range: FloatRows
     """(2, fingers) middle and half width of the actuators' ranges."""
-    finger_opening: Array
+    finger_opening: Floats
     """(fingers,) in [-1, 1]."""
-    finger_step: Array
+    finger_step: Floats
     """(fingers,) what the opening changes by in a substep."""
-    finger_command: Array
+    finger_command: Floats
     """(fingers,) of MuJoCo's `ctrl`."""
 
 
-@compiled
+@allocating
 def arm_torques(arm: Arm) -> None:
     """`OperationalSpaceControl.torques_with_numpy`, compiled as a whole."""
     joints = len(arm.torques)

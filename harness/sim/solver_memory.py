@@ -5,18 +5,16 @@ See `constraint_solver`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import allocating, compiled
 from harness.sim.constraint_rows import Bodies, build, count_rows
 from harness.sim.contact_costs import Constraints
 from harness.sim.contact_layout import NUM_INTS, NUM_WORDS
+from harness.sim.packed import bytes_at, float_rows, floats_at, int_rows, ints_at, longs_at
 from harness.sim.sparse_rows import Rows, padded
 
 Array = NDArray[np.float64]
@@ -54,39 +52,27 @@ class Motion(NamedTuple):
     constraint_force: Array
 
 
-def _make_pointer(context: Any, address: Any) -> Any:
-    """An address as a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate
-
-
-pointer: Any = intrinsic(_make_pointer)
-
-
-@compiled
+@allocating
 def floats(addresses: Addresses, field: int, n: int) -> Array:
-    return carray(pointer(addresses[field]), n, np.float64)
+    return floats_at(addresses[field], n)
 
 
-@compiled
+@allocating
 def ints(addresses: Addresses, field: int, n: int) -> Ints:
-    return carray(pointer(addresses[field]), n, np.int32)
+    return ints_at(addresses[field], n)
 
 
-@compiled
+@allocating
 def longs(addresses: Addresses, field: int, n: int) -> Addresses:
-    return carray(pointer(addresses[field]), n, np.int64)
+    return longs_at(addresses[field], n)
 
 
-@compiled
+@allocating
 def bytes_(addresses: Addresses, field: int, n: int) -> Bytes:
-    return carray(pointer(addresses[field]), n, np.uint8)
+    return bytes_at(addresses[field], n)
 
 
-@compiled
+@allocating
 def load_rows(addresses: Addresses, nv: int) -> Rows:
     nefc = addresses[NEFC]
     size = nefc * padded(nv)
@@ -99,7 +85,7 @@ def load_rows(addresses: Addresses, nv: int) -> Rows:
     )
 
 
-@compiled
+@allocating
 def load_constraints(addresses: Addresses) -> Constraints:
     nefc, nf = addresses[NEFC], addresses[NF]
     return Constraints(
@@ -113,7 +99,7 @@ def load_constraints(addresses: Addresses) -> Constraints:
     )
 
 
-@compiled
+@allocating
 def load_motion(addresses: Addresses, nv: int) -> Motion:
     return Motion(
         floats(addresses, SMOOTH, nv),
@@ -124,16 +110,16 @@ def load_motion(addresses: Addresses, nv: int) -> Motion:
     )
 
 
-@compiled
+@allocating
 def _load_bodies(addresses: Addresses, settings: Settings) -> Bodies:
     nv, nf, limits, ngeom = addresses[NV], addresses[NF], addresses[NUM_LIMITS], addresses[NGEOM]
     return Bodies(
         ints(addresses, PARENT, nv),
         ints(addresses, SIMPLE, nv),
         ints(addresses, FRICTION_DOFS, nf),
-        floats(addresses, FRICTION_ROWS, 4 * nf).reshape(nf, 4),
-        ints(addresses, LIMIT_INDEX, 2 * limits).reshape(limits, 2),
-        floats(addresses, LIMIT_ROWS, 11 * limits).reshape(limits, 11),
+        float_rows(addresses[FRICTION_ROWS], nf, 4),
+        int_rows(addresses[LIMIT_INDEX], limits, 2),
+        float_rows(addresses[LIMIT_ROWS], limits, 11),
         ints(addresses, GEOM_DOF, ngeom),
         ints(addresses, GEOM_ROOT, ngeom),
         floats(addresses, GEOM_WEIGHT, ngeom),
@@ -141,8 +127,8 @@ def _load_bodies(addresses: Addresses, settings: Settings) -> Bodies:
         floats(addresses, QPOS, addresses[NQ]),
         floats(addresses, QVEL, nv),
         floats(addresses, VELOCITY, padded(nv)),
-        floats(addresses, CDOF, 6 * nv).reshape(nv, 6),
-        floats(addresses, COM, 3 * addresses[NBODY]).reshape(addresses[NBODY], 3),
+        float_rows(addresses[CDOF], nv, 6),
+        float_rows(addresses[COM], addresses[NBODY], 3),
         settings.impratio,
         settings.timestep,
     )
@@ -160,8 +146,8 @@ def begin(addresses: Addresses, settings: Settings, contacts: int, num_contacts:
         How many constraints there are.
     """
     bodies = _load_bodies(addresses, settings)
-    numbers = carray(pointer(contacts), (num_contacts, NUM_WORDS), np.float64)
-    integers = carray(pointer(contacts), (num_contacts, NUM_INTS), np.int32)
+    numbers = float_rows(contacts, num_contacts, NUM_WORDS)
+    integers = int_rows(contacts, num_contacts, NUM_INTS)
     nefc = count_rows(bodies, numbers, integers)
     addresses[NEFC], addresses[KNOWN] = nefc, 0
     if nefc <= addresses[CAPACITY]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled
+from harness.sim.packed import Floats, Ints
 
 Array = NDArray[np.float64]
-Ints = NDArray[np.int32]
 
 MASK = 0x7FFFFFFF
 """Tells the compiler that an index is not negative: it need not be counted from the end."""
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 class Inertia(NamedTuple):
     """MuJoCo's joint-space inertia: `qM`, `dof_Madr`, `dof_parentid` and `dof_simplenum`."""
 
-    value: Array
+    value: Floats
     address: Ints
     parent: Ints
     simple: Ints
@@ -108,7 +108,8 @@ def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -
                 work[i + 1] += value[at + 1] * x
                 work[i + 2] += value[at + 2] * x
                 work[i + 3] += value[at + 3] * x
-    result[:] = work[: len(result)]
+    for i in range(len(result)):
+        result[i] = work[i]
 
 
 @compiled
