@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.sim.compiled import allocating, compiled
 from harness.sim.contact_costs import CONE, MAX_DIM, QUADRATIC, Constraints
+from harness.sim.lanes import add_scaled
 from harness.sim.sparse_rows import MASK, Inertia, Rows, dot, padded
 
 Array = NDArray[np.float64]
@@ -107,11 +108,7 @@ def factor_hessian(constraints: Constraints, rows: Rows, inertia: Inertia, state
                 scale = x * stiffness[row]
                 line = (column[a] + k) * width
                 for b in range(first, a + 1):  # beyond the diagonal nobody reads
-                    to, at = (line + column[b]) & MASK, (4 * b) & MASK
-                    factor[to] += value[at] * scale
-                    factor[to + 1] += value[at + 1] * scale
-                    factor[to + 2] += value[at + 2] * scale
-                    factor[to + 3] += value[at + 3] * scale
+                    add_scaled(factor, (line + column[b]) & MASK, value, (4 * b) & MASK, scale)
     for i in range(n):
         at = inertia.address[i]
         j = i

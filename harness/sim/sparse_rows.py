@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.compiled import compiled
+from harness.sim.lanes import add_scaled, dot_lanes, row_lanes
 from harness.sim.packed import Floats, Ints
 
 Array = NDArray[np.float64]
@@ -25,7 +26,7 @@ class Rows(NamedTuple):
     start: Ints
     """(nefc + 1,) each row's first block."""
     column: Ints
-    """(blocks,) each block's first column."""
+    """(blocks,) each block's first column; in a row they ascend."""
     value: Array
     """(4 blocks,) its elements; zeros beyond the last column."""
     envelope: Ints
@@ -53,13 +54,7 @@ def padded(n: int) -> int:
 def dot(a: Array, at: int, b: Array, bt: int, first: int, n: int) -> float:
     """`mju_dot` of n elements, of which those before `first` are zero products; the vectors begin at `at` and `bt`."""
     whole = n - n % 4
-    r0 = r1 = r2 = r3 = 0.0
-    for i in range(first - first % 4, whole, 4):
-        ai, bi = (at + i) & MASK, (bt + i) & MASK
-        r0 += a[ai] * b[bi]
-        r1 += a[ai + 1] * b[bi + 1]
-        r2 += a[ai + 2] * b[bi + 2]
-        r3 += a[ai + 3] * b[bi + 3]
+    r0, r1, r2, r3 = dot_lanes(a, at, b, bt, first - first % 4, whole)
     total = (r0 + r2) + (r1 + r3)
     left = n - whole
     ai, bi = (at + whole) & MASK, (bt + whole) & MASK
@@ -79,18 +74,13 @@ def multiply(rows: Rows, vector: Array, result: Array) -> None:
     whole = nv - nv % 4
     column, value = rows.column, rows.value
     for row in range(len(result)):
-        r0 = r1 = r2 = r3 = tail = 0.0
-        for block in range(rows.start[row] & MASK, rows.start[row + 1] & MASK):
-            i, at = column[block] & MASK, (4 * block) & MASK
-            p0, p1 = value[at] * vector[i], value[at + 1] * vector[i + 1]
-            p2, p3 = value[at + 2] * vector[i + 2], value[at + 3] * vector[i + 3]
-            if i == whole:
-                tail = p0 + p1 + p2
-            else:
-                r0 += p0
-                r1 += p1
-                r2 += p2
-                r3 += p3
+        first, end = np.int64(rows.start[row]), np.int64(rows.start[row + 1])
+        tail = 0.0
+        if first < end and column[end - 1] == whole:
+            end -= 1
+            at = (4 * end) & MASK
+            tail = value[at] * vector[whole] + value[at + 1] * vector[whole + 1] + value[at + 2] * vector[whole + 2]
+        r0, r1, r2, r3 = row_lanes(value, column, vector, first, end)
         result[row] = ((r0 + r2) + (r1 + r3)) + tail
 
 
@@ -103,11 +93,7 @@ def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -
         x = vector[row]
         if x != 0.0:
             for block in range(rows.start[row] & MASK, rows.start[row + 1] & MASK):
-                i, at = column[block] & MASK, (4 * block) & MASK
-                work[i] += value[at] * x
-                work[i + 1] += value[at + 1] * x
-                work[i + 2] += value[at + 2] * x
-                work[i + 3] += value[at + 3] * x
+                add_scaled(work, column[block] & MASK, value, (4 * block) & MASK, x)
     for i in range(len(result)):
         result[i] = work[i]
 
