@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.sim.compiled import allocating, compiled
 from harness.sim.packed import FloatRows, Floats, LongRows
-from harness.sim.stack import control_utils, mujoco
+from harness.sim.stack import control_utils, mujoco, transform_utils
 
 Array = NDArray[np.float64]
 opspace_matrices = control_utils.opspace_matrices
@@ -169,7 +169,16 @@ class OperationalSpaceControl:
         assert controller.interpolator_ori is None, "interpolation is not implemented"
         assert controller.use_delta, "absolute goals are not implemented"
         assert controller.use_ori, "position-only control is not implemented"
-        self._controller = controller
+        assert controller.position_limits is None, "limits of the workspace are not implemented"
+        assert controller.orientation_limits is None, "limits of the workspace are not implemented"
+        controller.scale_action(action[:_ARM_ACTION_DIM])  # works out the scaling
+        self._scaling = tuple(
+            np.broadcast_to(np.asarray(values, dtype=np.float64), (_ARM_ACTION_DIM,)).copy()
+            for values in (
+                controller.input_min, controller.input_max, controller.action_input_transform, controller.action_scale,
+                controller.action_output_transform,
+            )
+        )  # fmt: skip
         self.arm.gains[:] = controller.kp, controller.kd
         self.arm.rest_posture[:] = controller.initial_joint
         self.arm.goal_position[:] = controller.goal_pos
@@ -179,19 +188,19 @@ class OperationalSpaceControl:
 
     def set_goal(self, action: NDArray[np.float64]) -> None:
         """`action` (7,) in [-1, 1]: translation, rotation as axis-angle, gripper. The poses must be those of now."""
-        controller = self._controller
-        scaled = controller.scale_action(action[:_ARM_ACTION_DIM])
-        if any(not math.isclose(angle, 0.0) for angle in scaled[3:]):  # without rotation stock keeps the old goal
-            self.arm.goal_rotation[:] = control_utils.set_goal_orientation(
-                scaled[3:], self.arm.eef_rotation, orientation_limit=controller.orientation_limits
-            )
-        self.arm.goal_position[:] = control_utils.set_goal_position(
-            scaled[:3], self.arm.eef_position, position_limit=controller.position_limits
-        )
+        lowest, highest, middle, scale, offset = self._scaling
+        scaled = (np.minimum(np.maximum(action[:_ARM_ACTION_DIM], lowest), highest) - middle) * scale + offset
+        turn = scaled[3:]
+        if any(not math.isclose(angle, 0.0) for angle in turn.tolist()):  # without rotation stock keeps the old goal
+            rotation = transform_utils.quat2mat(transform_utils.axisangle2quat(turn))
+            np.dot(rotation, self.arm.eef_rotation, out=self.arm.goal_rotation)
+        np.add(self.arm.eef_position, scaled[:3], out=self.arm.goal_position)
         self._set_finger_step(action)
 
     def _set_finger_step(self, action: NDArray[np.float64]) -> None:
-        self.arm.finger_step[:] = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[_ARM_ACTION_DIM:])
+        opening = action.item(_ARM_ACTION_DIM)
+        sign = float((opening > 0.0) - (opening < 0.0))
+        self.arm.finger_step[:] = (-self._robot.gripper.speed * sign, self._robot.gripper.speed * sign)
 
     def command(self) -> None:
         """Compute torques from the present state, and set all of the robot's actuators."""

@@ -99,9 +99,11 @@ class Simulator:
             timestep_s=robosuite_macros.SIMULATION_TIMESTEP, sampling_period_s=1.0 / CONTROL_HZ
         )
         robot = self._env.robots[0]
-        self._eef_site = robot.eef_site_id
-        self._eef_body = self._env.sim.model.body_name2id(robot.robot_model.eef_name)
-        self._finger_qpos = list(robot._ref_gripper_joint_pos_indexes)
+        eef_body = self._env.sim.model.body_name2id(robot.robot_model.eef_name)
+        data, fingers = self._data, list(robot._ref_gripper_joint_pos_indexes)
+        self._hand = data.site_xpos[robot.eef_site_id], data.xquat[eef_body], data.qpos[fingers[0] : fingers[-1] + 1]
+        assert len(self._hand[-1]) == len(fingers), f"the fingers' positions are not consecutive: {fingers}"
+        self._qpos, self._sites_rgba = data.qpos, self._model.site_rgba
         self.sampled: SampledState
         self.table_matches = True
         """Whether the shipped fixture-pose table was made from this very model; else resets are replayed."""
@@ -217,7 +219,7 @@ class Simulator:
         started = time.perf_counter()
         try:
             self._advance(action)
-            diverged = self._warnings[_DIVERGED].any()
+            diverged = self._has_diverged()
         except np.linalg.LinAlgError:  # the controller inverts a matrix that has no inverse any more
             diverged = True
         if diverged:
@@ -228,6 +230,9 @@ class Simulator:
         success = self.success()
         self.times.physics_s += time.perf_counter() - started
         return success
+
+    def _has_diverged(self) -> bool:
+        return any(self._warnings.item(warning) for warning in _DIVERGED)
 
     def _advance(self, action: NDArray[np.float64]) -> None:
         self._stepper.advance(action, self._clock.sampling_substep(SUBSTEPS), self._sample)
@@ -244,10 +249,12 @@ class Simulator:
             qpos_before: the positions before this substep's integration, whose kinematics `mj_step` leaves
                 behind in site and body poses; None after a plain forward pass.
         """
-        data = self._data
-        qpos = data.qpos.copy() if qpos_before is None else qpos_before
-        hand = data.site_xpos[self._eef_site].copy(), data.xquat[self._eef_body].copy(), data.qpos[self._finger_qpos]
-        self.sampled = SampledState(qpos=qpos, sites_rgba=self._model.site_rgba.copy(), hand=hand)
+        position, rotation, fingers = self._hand
+        self.sampled = SampledState(
+            qpos=self._qpos.copy() if qpos_before is None else qpos_before,
+            sites_rgba=self._sites_rgba.copy(),
+            hand=(position.copy(), rotation.copy(), fingers.copy()),
+        )
 
     # --- observing ---------------------------------------------------------------------------------
 

@@ -194,6 +194,7 @@ class Substeps:
             self._notes,
         )  # fmt: skip
         self._packed = pack(self._physics)
+        self._address = self._packed.ctypes.data
 
     def decided(self) -> bool:
         """Whether the trials are over."""
@@ -228,7 +229,7 @@ class Substeps:
 
     def _run(self, *, begun: bool, substeps: int) -> None:
         self._notes[_CAPACITY], self._notes[_MOST] = self._solver.capacity, 0
-        _run(self._packed.ctypes.data, begun, substeps)
+        _run(self._address, begun, substeps)
         if self._notes[_MOST] > self._notes[_CAPACITY]:
             self._solver.make_room(int(self._notes[_MOST]))
 
