@@ -60,7 +60,7 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs | N
     return Pairs(
         bodies=np.array(owners, dtype=np.int32), centre=centre, radius=radius, reach=reach,
         shift=np.where(moves, SHIFT, 0.0), turn=np.where(moves, TURN, 0.0), reference=np.full((len(owners), 12), np.nan),
-        members=np.array(members, dtype=np.int32).reshape(-1, 2), first=np.cumsum([0, *counts]).astype(np.int32),
+        moved=np.zeros(len(owners), dtype=np.uint8), num_near=np.zeros(len(members), dtype=np.int32), members=np.array(members, dtype=np.int32).reshape(-1, 2), first=np.cumsum([0, *counts]).astype(np.int32),
         geoms=np.array(geoms, dtype=np.int32).reshape(-1, 2), boxed=np.array(boxed, dtype=np.uint8),
         near=np.zeros(len(geoms), dtype=np.int32), axis=np.zeros(len(geoms), dtype=np.uint8), owner=owner,
         kind=model.geom_type, rbound=model.geom_rbound, aabb=model.geom_aabb.reshape(-1, 6), size=model.geom_size,

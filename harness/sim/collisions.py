@@ -21,12 +21,10 @@ from harness.sim.near_pairs import (
     NUM_AXES,
     NUM_COPIED,
     NUM_DOUBTS,
-    NUM_NEAR,
     PLANE,
     Pairs,
     above_plane,
     gap,
-    have_moved,
     pair_parameters,
     search,
 )
@@ -58,39 +56,57 @@ def detect(pairs: Pairs, model: int, data: int, compare_boxes: int, contacts: in
     Returns:
         How many there are; `IN_DOUBT` where MuJoCo has to look itself.
     """
-    if have_moved(pairs):
-        search(pairs)
+    search(pairs)
     numbers, integers = float_rows(contacts, room, NUM_WORDS), int_rows(contacts, room, NUM_INTS)
     n = 0
-    for i in range(pairs.notes[NUM_NEAR]):
-        pair = pairs.near[i]
-        geom1, geom2 = pairs.geoms[pair, 0], pairs.geoms[pair, 1]
-        row = pair_parameters(pairs, geom1, geom2)
-        margin = pairs.parameters[row, MARGIN]
-        if not _meet(pairs, pair, margin, compare_boxes):
-            continue
-        if n + MAX_PER_PAIR > room:
-            return IN_DOUBT
-        kind1, kind2 = pairs.kind[geom1], pairs.kind[geom2]
-        found = call_collide(
-            pairs.functions[kind1, kind2], model, data, contacts + n * CONTACT_BYTES, geom1, geom2, margin
-        )
-        if kind1 == _BOX and kind2 == _BOX and found:
-            pos, mat, size = pairs.geom_xpos, pairs.geom_xmat, pairs.size
-            for at in range(n, n + found):
-                outside1 = _outside(pos, mat, size, geom1, numbers, at, margin)
-                outside2 = _outside(pos, mat, size, geom2, numbers, at, margin)
-                bad = (outside1 == 1 and outside2 != -1) or (outside2 == 1 and outside1 != -1)
-                integers[at, contact.DIM] = -1 if bad else 0
-            found = _without_bad(numbers, integers, n, found)
-        if found:
-            if _is_light(pairs, geom1, geom2, margin, numbers, n, found):
+    for k in range(len(pairs.num_near)):
+        first = pairs.first[k]
+        for i in range(first, first + pairs.num_near[k]):
+            pair = pairs.near[i]
+            row = pair_parameters(pairs, pair)
+            if not _meet(pairs, pair, pairs.parameters[row, MARGIN], compare_boxes):
+                continue
+            if n + MAX_PER_PAIR > room:
+                return IN_DOUBT
+            found = _collide(pairs, pair, row, model, data, contacts + n * CONTACT_BYTES, numbers, integers, n)
+            if found == IN_DOUBT:
                 pairs.notes[NUM_DOUBTS] += 1
                 return IN_DOUBT
-            for at in range(n, n + found):
-                _finish(numbers, integers, at, pairs.parameters, row, geom1, geom2)
             n += found
     return n
+
+
+@inlined
+def _collide(  # noqa: PLR0917 (compiled functions take arguments by position)
+    pairs: Pairs,
+    pair: int,
+    row: int,
+    model: int,
+    data: int,
+    contacts: int,
+    numbers: FloatRows,
+    integers: IntRows,
+    n: int,
+) -> int:
+    """`mj_collideGeoms` of two geoms that have passed its filters: how many contacts there are from the n-th on."""
+    geom1, geom2, margin = pairs.geoms[pair, 0], pairs.geoms[pair, 1], pairs.parameters[row, MARGIN]
+    kind1, kind2 = pairs.kind[geom1], pairs.kind[geom2]
+    found = call_collide(pairs.functions[kind1, kind2], model, data, contacts, geom1, geom2, margin)
+    if kind1 == _BOX and kind2 == _BOX and found:
+        pos, mat, size = pairs.geom_xpos, pairs.geom_xmat, pairs.size
+        for at in range(n, n + found):
+            outside1 = _outside(pos, mat, size, geom1, numbers, at, margin)
+            outside2 = _outside(pos, mat, size, geom2, numbers, at, margin)
+            bad = (outside1 == 1 and outside2 != -1) or (outside2 == 1 and outside1 != -1)
+            integers[at, contact.DIM] = -1 if bad else 0
+        found = _without_bad(numbers, integers, n, found)
+    if not found:
+        return 0
+    if _is_light(pairs, geom1, geom2, margin, numbers, n, found):
+        return IN_DOUBT
+    for at in range(n, n + found):
+        _finish(numbers, integers, at, pairs.parameters, row, geom1, geom2)
+    return found
 
 
 @inlined

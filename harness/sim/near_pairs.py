@@ -20,8 +20,8 @@ NUM_COPIED = MU - INCLUDE_MARGIN
 NUM_PARAMETERS = NUM_COPIED + 2
 MARGIN, CONTACT_DIM = NUM_COPIED, NUM_COPIED + 1
 """Where `Pairs.parameters` have them; before them a contact's own, from its `includemargin` to its `solimp`."""
-NUM_NOTES = 3
-NUM_NEAR, NUM_SEARCHES, NUM_DOUBTS = range(NUM_NOTES)
+NUM_NOTES = 2
+NUM_SEARCHES, NUM_DOUBTS = range(NUM_NOTES)
 PLANE = 0
 NUM_AXES = 6
 _ROUNDING = 1e-9
@@ -40,11 +40,13 @@ class Pairs(NamedTuple):
     reach: Floats
     """(n,) likewise; infinite with a plane."""
     shift: Floats
-    """(n,) [m] by how much any point of a body may move until pairs are searched again."""
+    """(n,) [m] by how much any point of a body may move until its pairs are looked at again."""
     turn: Floats
     """(n,) likewise the norm of the change of its rotation matrix."""
     reference: FloatRows
-    """(n, 12) where the centre was, and the rotation, at the last search."""
+    """(n, 12) where the centre was then, and the rotation."""
+    moved: Bytes
+    """(n,) whether a body has moved further, in the search under way."""
     members: IntRows
     """(body pairs, 2) places in `bodies`."""
     first: Ints
@@ -53,8 +55,10 @@ class Pairs(NamedTuple):
     """(pairs, 2) that with the lower type first."""
     boxed: Bytes
     """(pairs,) whether MuJoCo compares the geoms' oriented boxes."""
+    num_near: Ints
+    """(body pairs,) how many of their pairs of geoms may touch soon."""
     near: Ints
-    """(pairs,) room for those found by the last search, in order."""
+    """(pairs,) room for these, where those of two bodies begin, in order."""
     axis: Bytes
     """(pairs,) along which one each was found to be apart last."""
     owner: Ints
@@ -85,13 +89,13 @@ class Pairs(NamedTuple):
     geom_xmat: FloatRows
     """(ngeom, 9)"""
     notes: Longs
-    """(3,) how many pairs are near, and of how many searches and doubts."""
+    """(2,) how many times two bodies' pairs were looked at, and how many doubts there were."""
 
 
 @inlined
-def pair_parameters(pairs: Pairs, geom1: int, geom2: int) -> int:
+def pair_parameters(pairs: Pairs, pair: int) -> int:
     """The row of `Pairs.parameters`."""
-    return pairs.group[geom1] * pairs.groups + pairs.group[geom2]
+    return pairs.group[pairs.geoms[pair, 0]] * pairs.groups + pairs.group[pairs.geoms[pair, 1]]
 
 
 @inlined
@@ -119,50 +123,58 @@ def gap(pos: FloatRows, mat: FloatRows, aabb: FloatRows, geom1: int, geom2: int,
 
 
 @compiled
-def have_moved(pairs: Pairs) -> bool:
-    """Whether some body has moved further since the last search than was allowed for."""
-    for i in range(len(pairs.bodies)):
-        body = pairs.bodies[i]
-        shift = turn = 0.0
-        for row in range(3):
-            at = pairs.xpos[body, row]
-            for column in range(3):
-                element = pairs.xmat[body, 3 * row + column]
-                at += element * pairs.centre[i, column]
-                change = element - pairs.reference[i, 3 + 3 * row + column]
-                turn += change * change
-            change = at - pairs.reference[i, row]
-            shift += change * change
-        turn = math.sqrt(turn)
-        if not (math.sqrt(shift) + turn * pairs.radius[i] <= pairs.shift[i] and turn <= pairs.turn[i]):
-            return True
-    return False
-
-
-@compiled
 def search(pairs: Pairs) -> None:
-    """Find the pairs that may touch until some body has moved further than is allowed for."""
+    """Look again at pairs of which a body has moved further than was allowed for."""
+    some = False
     for i in range(len(pairs.bodies)):
-        body = pairs.bodies[i]
-        for row in range(3):
-            at = pairs.xpos[body, row]
-            for column in range(3):
-                element = pairs.xmat[body, 3 * row + column]
-                at += element * pairs.centre[i, column]
-                pairs.reference[i, 3 + 3 * row + column] = element
-            pairs.reference[i, row] = at
-    n = 0
+        pairs.moved[i] = _has_moved(pairs, i)
+        if pairs.moved[i]:
+            some = True
+            body = pairs.bodies[i]
+            for row in range(3):
+                at = pairs.xpos[body, row]
+                for column in range(3):
+                    element = pairs.xmat[body, 3 * row + column]
+                    at += element * pairs.centre[i, column]
+                    pairs.reference[i, 3 + 3 * row + column] = element
+                pairs.reference[i, row] = at
+    if not some:
+        return
     for k in range(len(pairs.members)):
         one, other = pairs.members[k, 0], pairs.members[k, 1]
+        if not (pairs.moved[one] or pairs.moved[other]):
+            continue
+        pairs.notes[NUM_SEARCHES] += 1
+        first = pairs.first[k]
+        pairs.num_near[k] = 0
         slack = pairs.shift[one] + pairs.shift[other] + pairs.margin + _ROUNDING
         if _distance(pairs.reference, one, other) > pairs.reach[one] + pairs.reach[other] + slack:
             continue
-        for pair in range(pairs.first[k], pairs.first[k + 1]):
+        for body in (one, other):
+            if not pairs.moved[body]:  # from where it is now it may move back, and as far again
+                slack += pairs.shift[body]
+        for pair in range(first, pairs.first[k + 1]):
             if not _far(pairs, pairs.geoms[pair, 0], pairs.geoms[pair, 1], slack, pairs.boxed[pair] == 1):
-                pairs.near[n] = pair
-                n += 1
-    pairs.notes[NUM_NEAR] = n
-    pairs.notes[NUM_SEARCHES] += 1
+                pairs.near[first + pairs.num_near[k]] = pair
+                pairs.num_near[k] += 1
+
+
+@inlined
+def _has_moved(pairs: Pairs, i: int) -> bool:
+    """Whether a body has moved further than is allowed for."""
+    body = pairs.bodies[i]
+    shift = turn = 0.0
+    for row in range(3):
+        at = pairs.xpos[body, row]
+        for column in range(3):
+            element = pairs.xmat[body, 3 * row + column]
+            at += element * pairs.centre[i, column]
+            change = element - pairs.reference[i, 3 + 3 * row + column]
+            turn += change * change
+        change = at - pairs.reference[i, row]
+        shift += change * change
+    turn = math.sqrt(turn)
+    return not (math.sqrt(shift) + turn * pairs.radius[i] <= pairs.shift[i] and turn <= pairs.turn[i])
 
 
 @inlined
@@ -193,7 +205,9 @@ def _far(pairs: Pairs, geom1: int, geom2: int, slack: float, boxed: bool) -> boo
     lever = distance + _length(aabb, geom1, 0) + _length(aabb, geom2, 0)
     for axis in range(NUM_AXES):  # turns with a body's box: then the far end of the other moves against it
         turning, swinging = (geom1, geom2) if axis < 3 else (geom2, geom1)
-        swing = pairs.turn[pairs.owner[turning]] * (lever + _length(aabb, swinging, 3))
+        owner = pairs.owner[turning]
+        turn = pairs.turn[owner] if pairs.moved[owner] else 2.0 * pairs.turn[owner]
+        swing = turn * (lever + _length(aabb, swinging, 3))
         if gap(pos, pairs.geom_xmat, aabb, geom1, geom2, axis) > slack + swing:
             return True
     return False
