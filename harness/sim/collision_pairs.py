@@ -16,7 +16,11 @@ from harness.sim.near_pairs import CONTACT_DIM, MARGIN, NUM_COPIED, NUM_PARAMETE
 from harness.sim.stack import mujoco
 
 Array = NDArray[np.float64]
-_PLANE, _HFIELD, _MESH = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD), int(mujoco.mjtGeom.mjGEOM_MESH)
+_PLANE, _HFIELD, _MESH = (
+    int(mujoco.mjtGeom.mjGEOM_PLANE),
+    int(mujoco.mjtGeom.mjGEOM_HFIELD),
+    int(mujoco.mjtGeom.mjGEOM_MESH),
+)
 _INFINITE = 1e10
 """`mjMAXVAL`"""
 _TOLERANCE = 1e-9
@@ -30,8 +34,8 @@ TURN = 0.03
 """Likewise the norm of the change of a rotation matrix; 0.02 rad."""
 
 
-def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs | None:
-    """The pairs of a model; None where it has what is not written out, or bounding volumes that do not bound.
+def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs:
+    """The pairs of a model; none where it has what is not written out, or bounding volumes that do not bound.
 
     Args:
         data: mujoco's, with the kinematics of some positions.
@@ -39,11 +43,10 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs | N
     """
     collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
     owners = [body for body in range(model.nbody) if collides[_geoms(model, body)].any()]
-    if not _supported(model, collides) or not _bounds_hold(model, data, owners):
-        return None
+    possible = _supported(model, collides) and _bounds_hold(model, data, owners)
     slots = {body: slot for slot, body in enumerate(owners)}
     members, counts, geoms, boxed = [], [], [], []
-    for body1, body2 in _body_pairs(model, owners):
+    for body1, body2 in _body_pairs(model, owners) if possible else ():
         single = model.body_geomnum[body1] == model.body_geomnum[body2] == 1
         found = _geom_pairs(model, body1, body2, functions, in_order=not single)
         if found:
@@ -109,9 +112,13 @@ def _geom_pairs(
     """
     found = []
     kind, contype, conaffinity = model.geom_type, model.geom_contype, model.geom_conaffinity
-    for first, second in itertools.product(*(range(*_geoms(model, body).indices(model.ngeom)) for body in (body1, body2))):
+    for first, second in itertools.product(
+        *(range(*_geoms(model, body).indices(model.ngeom)) for body in (body1, body2))
+    ):
         one, other = (second, first) if kind[first] > kind[second] else (first, second)
-        if functions[kind[one], kind[other]] and (contype[one] & conaffinity[other] or contype[other] & conaffinity[one]):
+        if functions[kind[one], kind[other]] and (
+            contype[one] & conaffinity[other] or contype[other] & conaffinity[one]
+        ):
             found.append((one, other))
     return sorted(found) if in_order else found
 
@@ -120,7 +127,8 @@ def _spheres(model: Any, owners: list[int], collides: NDArray[np.bool_]) -> tupl
     """Around the colliding geoms of each body, and the boxes around those: centre, radius, and radius with planes."""
     centre, radius, reach = np.zeros((len(owners), 3)), np.zeros(len(owners)), np.zeros(len(owners))
     extent = np.maximum(
-        model.geom_rbound, np.linalg.norm(model.geom_aabb[:, :3], axis=1) + np.linalg.norm(model.geom_aabb[:, 3:], axis=1)
+        model.geom_rbound,
+        np.linalg.norm(model.geom_aabb[:, :3], axis=1) + np.linalg.norm(model.geom_aabb[:, 3:], axis=1),
     )
     for slot, body in enumerate(owners):
         geoms = np.arange(model.ngeom)[_geoms(model, body)]
@@ -177,9 +185,9 @@ def _mix(one: float, other: float) -> float:
 
 def _bounds_hold(model: Any, data: Any, owners: list[int]) -> bool:
     """Whether spheres, boxes and trees of boxes hold the geoms they are around, so that what touches is never turned away."""
-    return all(_shape_is_held(model, geom) for body in owners for geom in range(*_geoms(model, body).indices(model.ngeom))) and all(
-        _tree_holds(model, data, body) for body in owners
-    )
+    return all(
+        _shape_is_held(model, geom) for body in owners for geom in range(*_geoms(model, body).indices(model.ngeom))
+    ) and all(_tree_holds(model, data, body) for body in owners)
 
 
 def _shape_is_held(model: Any, geom: int) -> bool:
@@ -219,7 +227,9 @@ def _tree_holds(model: Any, data: Any, body: int) -> bool:
     below: dict[int, list[int]] = {}
     for node in reversed(range(count)):  # children come after their parents
         leaf = (children[node] < 0).all()
-        below[node] = [int(names[node])] if leaf else [geom for child in children[node] if child >= 0 for geom in below[child]]
+        below[node] = (
+            [int(names[node])] if leaf else [geom for child in children[node] if child >= 0 for geom in below[child]]
+        )
         for geom in below[node]:
             if (model.geom_aabb[geom, 3:] >= _INFINITE).all():
                 if not (boxes[node, 3:] >= _INFINITE).all():

@@ -8,8 +8,10 @@ geoms touch so lightly that rounding in MuJoCo's bounding volumes could decide, 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+
 from harness.sim import contact_layout as contact
 from harness.sim.compiled import compiled, inlined
 from harness.sim.contact_layout import CONTACT_BYTES, MAX_PER_PAIR, NUM_INTS, NUM_WORDS
@@ -28,7 +30,7 @@ from harness.sim.near_pairs import (
     pair_parameters,
     search,
 )
-from harness.sim.packed import FloatRows, IntRows, float_rows, int_rows
+from harness.sim.packed import FloatRows, IntRows, float_rows, int_rows, loader
 
 IN_DOUBT = -1
 _BOX = 6
@@ -42,20 +44,34 @@ _REMOVED_FROM = 1.01
 """`kRemoveRatio`."""
 
 
+class Search(NamedTuple):
+    """What contacts are looked for in."""
+
+    model: int
+    """Address of mujoco's."""
+    data: int
+    compare_boxes: int
+    """Address of `mj_collideOBB`."""
+    pairs: Pairs
+
+
+_load = loader(Search)
+
+
 @compiled
-def detect(pairs: Pairs, model: int, data: int, compare_boxes: int, contacts: int, room: int) -> int:
+def detect(packed: int, contacts: int, room: int) -> int:
     """Write the contacts of the present positions.
 
     Args:
-        model: address of mujoco's.
-        data: likewise.
-        compare_boxes: address of `mj_collideOBB`.
+        packed: address of a packed `Search`.
         contacts: address of mujoco's.
         room: for how many of them.
 
     Returns:
         How many there are; `IN_DOUBT` where MuJoCo has to look itself.
     """
+    loaded = _load(packed)
+    model, data, compare_boxes, pairs = loaded.model, loaded.data, loaded.compare_boxes, loaded.pairs
     search(pairs)
     numbers, integers = float_rows(contacts, room, NUM_WORDS), int_rows(contacts, room, NUM_INTS)
     n = 0
@@ -217,7 +233,9 @@ def _outside(  # noqa: PLR0917 (compiled functions take arguments by position)
 
 
 @inlined
-def _finish(numbers: FloatRows, integers: IntRows, at: int, parameters: FloatRows, row: int, geom1: int, geom2: int) -> None:
+def _finish(
+    numbers: FloatRows, integers: IntRows, at: int, parameters: FloatRows, row: int, geom1: int, geom2: int
+) -> None:
     """`mj_setContact`."""
     for k in range(NUM_COPIED):
         numbers[at, contact.INCLUDE_MARGIN + k] = parameters[row, k]

@@ -13,7 +13,20 @@ from numpy.typing import NDArray
 
 from harness.sim.compiled import allocating, compiled, inlined
 from harness.sim.contact_costs import Constraints
-from harness.sim.contact_layout import DIM, DIST, EFC_ADDRESS, EXCLUDE, FRAME, FRICTION, GEOM, INCLUDE_MARGIN, MU, POS, SOLIMP, SOLREF
+from harness.sim.contact_layout import (
+    DIM,
+    DIST,
+    EFC_ADDRESS,
+    EXCLUDE,
+    FRAME,
+    FRICTION,
+    GEOM,
+    INCLUDE_MARGIN,
+    MU,
+    POS,
+    SOLIMP,
+    SOLREF,
+)
 from harness.sim.envelope_factor import MINVAL
 from harness.sim.sparse_rows import MASK, Rows, multiply, padded
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from harness.sim import solver_memory as memory
 from harness.sim.compiled import allocating, compiled
 from harness.sim.constrained_model import constants, supported
-from harness.sim.constraint_rows import FRICTION
 from harness.sim.contact_costs import (
     MAX_DIM,
     QUADRATIC,
@@ -30,8 +29,10 @@ from harness.sim.contact_costs import (
     gauss_cost,
     update_constraints,
 )  # fmt: skip
+from harness.sim.contact_layout import FRICTION
 from harness.sim.envelope_factor import MINVAL, add_cones, back_substitute, cholesky_update, factor_hessian
 from harness.sim.line_search import Line, prepare, search
+from harness.sim.packed import Longs, loader, pack
 from harness.sim.solver_memory import (
     CONES,
     FACTOR,
@@ -42,16 +43,17 @@ from harness.sim.solver_memory import (
     STATE,
     Motion,
     Settings,
-    begin,
     bytes_,
     floats,
     load_constraints,
     load_motion,
     load_rows,
 )  # fmt: skip
+from harness.sim.solver_memory import begin as begin_constraints
 from harness.sim.sparse_rows import (
     Inertia,
     Rows,
+    copy,
     dot,
     multiply,
     multiply_inertia,
@@ -77,6 +79,19 @@ class Options(NamedTuple):
     line_search_tolerance: float
     iterations: int
     line_search_iterations: int
+
+
+class Problem(NamedTuple):
+    """What does not change between solutions, but for the arrays' contents."""
+
+    addresses: Longs
+    """See `solver_memory`."""
+    options: Options
+    settings: Settings
+    inertia: Inertia
+
+
+_load = loader(Problem)
 
 
 class Guess(NamedTuple):
@@ -122,15 +137,15 @@ def _first_guess(
     _acceleration_error(constraints, rows, motion.warmstart, vector, guess.jar)
     multiply_inertia(inertia, motion.warmstart, guess.ma)
     cost, cones = update_constraints(constraints, guess.jar, guess.force, guess.state, guess.cone_hessian)
-    motion.acceleration[:] = motion.warmstart
+    copy(motion.warmstart, motion.acceleration)
     whole = gauss_cost(guess.ma, motion.smooth_force, motion.warmstart, motion.smooth, cost)
     if new_forces or whole > smooth_cost[0]:
         jar = np.empty(len(guess.jar))
         _acceleration_error(constraints, rows, motion.smooth, vector, jar)
         smooth_cost[0] = constraint_cost(constraints, jar)
         if whole > smooth_cost[0]:
-            motion.acceleration[:] = motion.smooth
-            guess.jar[:] = jar
+            copy(motion.smooth, motion.acceleration)
+            copy(jar, guess.jar)
             multiply_inertia(inertia, motion.smooth, guess.ma)
             cost, cones = update_constraints(constraints, guess.jar, guess.force, guess.state, guess.cone_hessian)
     return cost, cones
@@ -189,14 +204,23 @@ def _step(
     return True
 
 
+@compiled
+def begin(problem: int, contacts: int, num_contacts: int) -> int:
+    """What the solutions of one substep share, of a packed `Problem`; see `solver_memory.begin`."""
+    loaded = _load(problem)
+    return begin_constraints(loaded.addresses, loaded.settings, contacts, num_contacts)
+
+
 @allocating
-def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: bool) -> None:
+def solve(problem: int, new_forces: int, _: int) -> int:
     """`mj_fwdConstraint`.
 
     Args:
-        addresses: see `solver_memory`.
+        problem: a packed `Problem`.
         new_forces: whether forces, and with them the accelerations without constraints, are others than in the last call.
     """
+    loaded = _load(problem)
+    addresses, options, inertia = loaded.addresses, loaded.options, loaded.inertia
     nv, nefc = len(inertia.address), addresses[NEFC]
     rows, constraints, motion = load_rows(addresses, nv), load_constraints(addresses), load_motion(addresses, nv)
     size = nv * padded(nv)
@@ -204,14 +228,14 @@ def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: 
     state, before = np.empty(nefc, dtype=np.uint8), np.empty(nefc, dtype=np.uint8)
     guess = Guess(np.empty(nefc), np.empty(nv), np.empty(nefc), state, np.empty(MAX_DIM * nefc), np.empty(padded(nv)))
     smooth_cost = floats(addresses, SMOOTH_COST, 1)
-    constraint_cost, cones = _first_guess(constraints, rows, inertia, motion, guess, smooth_cost, new_forces)
+    constraint_cost, cones = _first_guess(constraints, rows, inertia, motion, guess, smooth_cost, new_forces != 0)
     same = addresses[KNOWN] == 1
     for row in range(nefc):
         same = same and (kept_state[row] == QUADRATIC) == (state[row] == QUADRATIC)
     if not same:
         factor_hessian(constraints, rows, inertia, state, kept_factor)
         addresses[KNOWN] = 1
-        kept_state[:] = state
+        copy(state, kept_state)
     factor, with_cones = kept_factor, np.empty(size)
     gradient, direction = np.empty(nv), np.zeros(padded(nv))
     old_cost = 0.0
@@ -239,10 +263,11 @@ def solve(addresses: Addresses, options: Options, inertia: Inertia, new_forces: 
             direction[i] *= -1.0
         if not _step(constraints, rows, inertia, motion, guess, options, gauss, direction):
             break
-        before[:] = state
+        copy(state, before)
         old_cost = cost
         constraint_cost, cones = update_constraints(constraints, guess.jar, guess.force, state, guess.cone_hessian)
-    motion.warmstart[:] = motion.acceleration
+    copy(motion.acceleration, motion.warmstart)
+    return 0
 
 
 class ConstraintSolver:
@@ -255,9 +280,8 @@ class ConstraintSolver:
         data: mujoco's.
 
     Attributes:
-        addresses: what the compiled functions find where.
+        address: of the packed `Problem`, for `solve` and `begin`.
         capacity: for how many rows there is room.
-        options, settings, inertia: see `solve` and `begin`.
     """
 
     def __init__(self, model: Any, data: Any) -> None:
@@ -266,16 +290,22 @@ class ConstraintSolver:
         self._alone = supported(model)
         self._trials_left = TRIALS
         option, nv = model.opt, model.nv
-        self.options = Options(
+        options = Options(
             scale=1 / (model.stat.meaninertia * max(1, nv)),
             tolerance=option.tolerance,
             line_search_tolerance=option.ls_tolerance,
             iterations=option.iterations,
             line_search_iterations=option.ls_iterations,
         )
-        self.settings = Settings(impratio=option.impratio, timestep=option.timestep)
-        self.inertia = Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum)
         self.addresses = np.zeros(memory.NUM_FIELDS, dtype=np.int64)
+        self._problem = Problem(
+            addresses=self.addresses,
+            options=options,
+            settings=Settings(impratio=option.impratio, timestep=option.timestep),
+            inertia=Inertia(data.qM, model.dof_Madr, model.dof_parentid, model.dof_simplenum),
+        )
+        self._packed = pack(self._problem)
+        self.address = self._packed.ctypes.data
         self._kept: dict[int, NDArray[Any]] = {}
         self._results = (data.qacc, data.qacc_warmstart, data.qfrc_constraint)
         self._keep({
@@ -331,7 +361,7 @@ class ConstraintSolver:
             return
         self.make_room(data.nefc)
         contacts = data.contact.friction.ctypes.data - 8 * FRICTION
-        self._alone = begin(self.addresses, self.settings, contacts, data.ncon) == data.nefc
+        self._alone = begin(self.address, contacts, data.ncon) == data.nefc
 
     def solve(self, *, new_forces: bool) -> None:
         """Find the accelerations `qacc`, and what `mj_Euler` needs besides.
@@ -347,7 +377,7 @@ class ConstraintSolver:
             self._solve(new_forces)
 
     def _solve(self, new_forces: bool) -> None:
-        solve(self.addresses, self.options, self.inertia, new_forces)
+        solve(self.address, int(new_forces), 0)
 
     def _solve_both_ways(self, new_forces: bool) -> None:
         self._trials_left -= 1

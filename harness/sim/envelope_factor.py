@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.sim.compiled import allocating, compiled
 from harness.sim.contact_costs import CONE, MAX_DIM, QUADRATIC, Constraints
 from harness.sim.lanes import add_scaled
-from harness.sim.sparse_rows import MASK, Inertia, Rows, dot, padded
+from harness.sim.sparse_rows import MASK, Inertia, Rows, copy, dot, padded
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -127,7 +127,7 @@ def add_cones(
 ) -> None:
     """`HessianCone`: the factor with the contributions of contacts that slide."""
     width = padded(len(rows.envelope))
-    result[:] = factor
+    copy(factor, result)
     local, products = np.empty(MAX_DIM * MAX_DIM), np.empty(MAX_DIM * width)
     first, final = np.zeros(MAX_DIM, dtype=np.int32), np.empty(MAX_DIM, dtype=np.int32)
     row = 0

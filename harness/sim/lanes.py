@@ -28,7 +28,9 @@ def _four(builder: Any, pointer: Any) -> Any:
     return builder.load(pointer, align=_ALIGNMENT)
 
 
-def _sums(context: Any, builder: Any, addends: Callable[[Any], tuple[Any, Any]], begin: Any, end: Any, step: int) -> Any:
+def _sums(
+    context: Any, builder: Any, addends: Callable[[Any], tuple[Any, Any]], begin: Any, end: Any, step: int
+) -> Any:
     """Products of what `addends` gives for each index, added up in lanes."""
     total = cgutils.alloca_once_value(builder, ir.Constant(_FOUR, [0.0] * 4))
     with cgutils.for_range_slice(builder, begin, end, ir.Constant(end.type, step), end.type) as (index, _):
@@ -45,7 +47,9 @@ def _make_dot(context: Any, a: Any, at: Any, b: Any, bt: Any, begin: Any, end: A
 
         def addends(i: Any) -> tuple[Any, Any]:
             first = _address(context, builder, signature.args[0], a, builder.add(at, i))
-            return _four(builder, first), _four(builder, _address(context, builder, signature.args[2], b, builder.add(bt, i)))
+            return _four(builder, first), _four(
+                builder, _address(context, builder, signature.args[2], b, builder.add(bt, i))
+            )
 
         return _sums(context, builder, addends, begin, end, 4)
 
@@ -60,7 +64,9 @@ def _make_row_sums(context: Any, value: Any, column: Any, vector: Any, begin: An
 
         def addends(block: Any) -> tuple[Any, Any]:
             at = builder.zext(builder.load(builder.gep(columns, [block])), block.type)
-            elements = _address(context, builder, signature.args[0], value, builder.shl(block, ir.Constant(block.type, 2)))
+            elements = _address(
+                context, builder, signature.args[0], value, builder.shl(block, ir.Constant(block.type, 2))
+            )
             return _four(builder, elements), _four(builder, _address(context, builder, signature.args[2], vector, at))
 
         return _sums(context, builder, addends, begin, end, 1)

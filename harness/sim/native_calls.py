@@ -1,4 +1,4 @@
-"""Calls of MuJoCo's functions from compiled code, by their addresses in the library that `mujoco` has loaded."""
+"""Calls by address from compiled code: of MuJoCo's functions, in the library that `mujoco` has loaded, and of compiled parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -40,9 +40,7 @@ def collision_functions() -> Addresses | None:
 
 
 def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(
-        str(Path(mujoco.__file__).parent / f"libmujoco.so.{mujoco.__version__}"), mode=os.RTLD_NOLOAD
-    )
+    return ctypes.CDLL(str(Path(mujoco.__file__).parent / f"libmujoco.so.{mujoco.__version__}"), mode=os.RTLD_NOLOAD)
 
 
 def _emit(builder: Any, arguments: Any, kinds: list[Any], result: Any) -> Any:
@@ -105,6 +103,29 @@ def _make_call_boxes(  # noqa: PLR0917
     return types.int64(*[types.int64] * 7, types.float64), generate
 
 
+def _make_call_part(context: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
+    kinds = (types.int64,) * 3
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        convention = context.call_conv
+        pointer = convention.get_function_type(types.int64, kinds).as_pointer()
+        callee = builder.inttoptr(arguments[0], pointer)
+        status, result = convention.call_function(builder, callee, types.int64, kinds, arguments[1:])
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return result
+
+    return types.int64(*[types.int64] * 4), generate
+
+
+def part_address(function: Any) -> int:
+    """Of a compiled function of three integers that returns one: for `call_part`, in this process."""
+    kinds = (types.int64,) * 3
+    function.compile(kinds)
+    made = function.overloads[kinds]
+    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+
+
 call: Any = intrinsic(_make_call)
 """call(function, model, data): any function of a model and its data."""
 call_jacobian: Any = intrinsic(_make_call_jacobian)
@@ -115,3 +136,6 @@ call_collide: Any = intrinsic(_make_call_collide)
 """call_collide(of mjCOLLISIONFUNC, model, data, contacts, geom1, geom2, margin) → number of contacts."""
 call_boxes: Any = intrinsic(_make_call_boxes)
 """call_boxes(mj_collideOBB, box1, box2, pos1, mat1, pos2, mat2, margin) → whether two oriented boxes meet."""
+call_part: Any = intrinsic(_make_call_part)
+"""call_part(of `part_address`, a, b, c) → integer; errors are passed on. Unlike a function called by name it is not compiled again as
+a part of its caller."""

@@ -112,7 +112,9 @@ def gap(pos: FloatRows, mat: FloatRows, aabb: FloatRows, geom1: int, geom2: int,
         axis -= 3
         geom1, geom2 = geom2, geom1
     x, y, z = mat[geom1, axis], mat[geom1, 3 + axis], mat[geom1, 6 + axis]
-    between = (pos[geom2, 0] - pos[geom1, 0]) * x + (pos[geom2, 1] - pos[geom1, 1]) * y + (pos[geom2, 2] - pos[geom1, 2]) * z
+    between = (
+        (pos[geom2, 0] - pos[geom1, 0]) * x + (pos[geom2, 1] - pos[geom1, 1]) * y + (pos[geom2, 2] - pos[geom1, 2]) * z
+    )
     between -= aabb[geom1, axis]
     reach = aabb[geom1, 3 + axis]
     for k in range(3):

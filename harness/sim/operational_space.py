@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.sim.compiled import allocating, compiled
-from harness.sim.packed import FloatRows, Floats, LongRows
+from harness.sim.packed import FloatRows, Floats, LongRows, loader, pack
 from harness.sim.stack import control_utils, mujoco, transform_utils
 
 Array = NDArray[np.float64]
@@ -99,6 +99,16 @@ def arm_torques(arm: Arm) -> None:
     arm.torques[:] = np.dot(j_full.T, wrench) + arm.bias_torque[dofs] + posture_torque
 
 
+_load = loader(Arm)
+
+
+@compiled
+def torques_part(arm: int, _: int, __: int) -> int:
+    """`arm_torques` of a packed `Arm`."""
+    arm_torques(_load(arm))
+    return 0
+
+
 @compiled
 def command(arm: Arm, torques: Array) -> None:
     """Clip torques (joints,) [Nm], move the fingers on by a substep, and set all of the robot's actuators."""
@@ -140,6 +150,8 @@ class OperationalSpaceControl:
             finger_range=np.array([0.5 * (high + low), 0.5 * (high - low)]), finger_opening=np.empty(fingers),
             finger_step=np.empty(fingers), finger_command=data.ctrl[finger_actuators],
         )  # fmt: skip
+        self._packed = pack(self.arm)
+        self.address = self._packed.ctypes.data
         self._joint_dofs = dofs
         self._jacobian_position, self._jacobian_rotation = self.arm.jacobian[:3], self.arm.jacobian[3:]
         # Fortran order: what fancy indexing of a column range makes, and so what stock hands to BLAS.
@@ -222,7 +234,7 @@ class OperationalSpaceControl:
 
     def torques_compiled(self) -> Array:
         """(joints,) [Nm], overwritten by the next call; the Jacobian and the inertia are up to date."""
-        arm_torques(self.arm)
+        torques_part(self.address, 0, 0)
         return self.arm.torques
 
     def torques_with_numpy(self) -> Array:

@@ -5,12 +5,12 @@ See `constraint_solver`. Sums of products run in four lanes, as MuJoCo's AVX cod
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import compiled, inlined
 from harness.sim.lanes import add_scaled, dot_lanes, row_lanes
 from harness.sim.packed import Floats, Ints
 
@@ -48,6 +48,13 @@ class Inertia(NamedTuple):
 def padded(n: int) -> int:
     """Whole blocks of four."""
     return n + 3 - (n + 3) % 4
+
+
+@inlined
+def copy(source: NDArray[Any], to: NDArray[Any]) -> None:
+    """to[:] = source, which numba lets take seconds to compile."""
+    for i in range(len(to)):
+        to[i] = source[i]
 
 
 @compiled
@@ -94,8 +101,7 @@ def multiply_transposed(rows: Rows, vector: Array, result: Array, work: Array) -
         if x != 0.0:
             for block in range(rows.start[row] & MASK, rows.start[row + 1] & MASK):
                 add_scaled(work, column[block] & MASK, value, (4 * block) & MASK, x)
-    for i in range(len(result)):
-        result[i] = work[i]
+    copy(work, result)
 
 
 @compiled

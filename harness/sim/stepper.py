@@ -96,6 +96,7 @@ class Stepper:
                 self._first_substep(action)
             else:
                 mujoco.mj_fwdPosition(model, data)
+                self._substeps.try_contacts()
                 mujoco.mj_fwdVelocity(model, data)
                 mujoco.mj_fwdActuation(model, data)
                 mujoco.mj_fwdAcceleration(model, data)

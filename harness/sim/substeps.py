@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 
 from harness.sim import contact_layout
 from harness.sim.collision_pairs import make_pairs
-from harness.sim.collisions import IN_DOUBT, detect
+from harness.sim.collisions import IN_DOUBT, Search, detect
 from harness.sim.compiled import compiled, inlined
-from harness.sim.constraint_solver import ConstraintSolver, Options, solve
+from harness.sim.constraint_solver import ConstraintSolver, begin, solve
 from harness.sim.contact_layout import CONTACT_BYTES
-from harness.sim.native_calls import call, call_add, call_jacobian, collision_functions, functions
-from harness.sim.near_pairs import Pairs
-from harness.sim.operational_space import Arm, OperationalSpaceControl, arm_torques, command
+from harness.sim.native_calls import (
+    call,
+    call_add,
+    call_jacobian,
+    call_part,
+    collision_functions,
+    functions,
+    part_address,
+)
+from harness.sim.operational_space import Arm, OperationalSpaceControl, command, torques_part
 from harness.sim.packed import Floats, Longs, ints_at, loader, longs_at, pack
-from harness.sim.solver_memory import Settings, begin
-from harness.sim.sparse_rows import Inertia
-from harness.sim.stack import mujoco
 
 Array = NDArray[np.float64]
 
@@ -46,8 +50,15 @@ _NARENA, _PARENA, _CONTACT = 0, 5, 20305
 """Likewise, in eight bytes."""
 _WORDS = 1 + _CONTACT
 
-_NUM_NOTES = 4
-_CAPACITY, _MOST, _OWN, _NEW_FORCES = range(_NUM_NOTES)
+_CONTACT_TRIALS = 25
+"""Substeps whose contacts are looked for both ways."""
+_FOUND = slice(0, 8 * contact_layout.MU), slice(4 * contact_layout.DIM, 4 * contact_layout.EXCLUDE)
+"""The bytes of a contact that collision detection alone writes."""
+
+_NUM_NOTES = 5
+_CAPACITY, _MOST, _OWN, _NEW_FORCES, _OWN_CONTACTS = range(_NUM_NOTES)
+_NUM_PARTS = 4
+_DETECT, _BEGIN, _SOLVE, _TORQUES = range(_NUM_PARTS)
 
 
 class Physics(NamedTuple):
@@ -55,15 +66,16 @@ class Physics(NamedTuple):
 
     functions: Longs
     """Addresses of MuJoCo's, as in `_NAMES`."""
+    parts: Longs
+    """(4,) addresses of compiled parts."""
     model: int
     """Address of mujoco's."""
     data: int
-    constraints: Longs
-    """The constraint solver's table."""
-    options: Options
-    settings: Settings
-    inertia: Inertia
-    pairs: Pairs
+    problem: int
+    """Address of the constraint solver's packed one."""
+    search: int
+    """Address of the contacts' packed one."""
+    packed_arm: int
     arm: Arm
     qpos: Floats
     """(nq,) mujoco's."""
@@ -72,8 +84,8 @@ class Physics(NamedTuple):
     blank: Floats
     """(72,) a contact of zeros."""
     notes: Longs
-    """(4,) for how many constraints the solver has room, the most there were, whether those of this substep find room, and whether
-    forces are others than in the last solution."""
+    """(5,) for how many constraints the solver has room, the most there were, whether those of this substep find room, whether
+    forces are others than in the last solution, and whether contacts are looked for here."""
 
 
 _load = loader(Physics)
@@ -87,31 +99,33 @@ def _smooth_acceleration(physics: Physics) -> None:
     physics.notes[_NEW_FORCES] = 1
 
 
-@compiled
+@inlined
 def _solve(physics: Physics) -> None:
     if physics.notes[_OWN]:
-        solve(physics.constraints, physics.options, physics.inertia, physics.notes[_NEW_FORCES] == 1)
+        call_part(physics.parts[_SOLVE], physics.problem, physics.notes[_NEW_FORCES], 0)
     else:
         call(physics.functions[_CONSTRAINT], physics.model, physics.data)
     physics.notes[_NEW_FORCES] = 0
 
 
 @inlined
-def find_contacts(physics: Physics) -> None:
+def _find_contacts(physics: Physics) -> None:
     """`mj_collision`."""
     model, data = physics.model, physics.data
-    if not len(physics.pairs.geoms):
-        call(physics.functions[_COLLISION], model, data)
-        return
-    counts, words = ints_at(data, 2 * _WORDS), longs_at(data, _WORDS)
-    counts[_NCON] = 0
-    call_add(physics.functions[_ADD_CONTACT], model, data, physics.blank.ctypes.data)  # forgets the last substep's constraints
-    room = words[_NARENA] // (2 * CONTACT_BYTES)
-    found = detect(physics.pairs, model, data, physics.functions[_COMPARE_BOXES], words[_CONTACT], room)
+    found = IN_DOUBT
+    if physics.notes[_OWN_CONTACTS]:
+        counts, words = ints_at(data, 2 * _WORDS), longs_at(data, _WORDS)
+        counts[_NCON] = 0
+        call_add(
+            physics.functions[_ADD_CONTACT], model, data, physics.blank.ctypes.data
+        )  # forgets the last substep's constraints
+        found = call_part(
+            physics.parts[_DETECT], physics.search, words[_CONTACT], words[_NARENA] // (2 * CONTACT_BYTES)
+        )
+        if found != IN_DOUBT:
+            counts[_NCON], words[_PARENA] = found, found * CONTACT_BYTES
     if found == IN_DOUBT:
         call(physics.functions[_COLLISION], model, data)
-    else:
-        counts[_NCON], words[_PARENA] = found, found * CONTACT_BYTES
 
 
 @compiled
@@ -120,11 +134,12 @@ def _forward(physics: Physics) -> None:
     model, data, notes = physics.model, physics.data, physics.notes
     for stage in (_KINEMATICS, _COM, _CAMERAS, _INERTIA, _FACTOR_INERTIA):
         call(physics.functions[stage], model, data)
-    find_contacts(physics)
+    _find_contacts(physics)
     call(physics.functions[_TRANSMISSION], model, data)
     call(physics.functions[_VELOCITY], model, data)
     _smooth_acceleration(physics)
-    nefc = begin(physics.constraints, physics.settings, longs_at(data, _WORDS)[_CONTACT], ints_at(data, 2 * _WORDS)[_NCON])
+    counts, words = ints_at(data, 2 * _WORDS), longs_at(data, _WORDS)
+    nefc = call_part(physics.parts[_BEGIN], physics.problem, words[_CONTACT], np.int64(counts[_NCON]))
     notes[_MOST] = max(notes[_MOST], nefc)
     notes[_OWN] = 0 < nefc <= notes[_CAPACITY]
     if not notes[_OWN]:
@@ -141,7 +156,7 @@ def _finish(physics: Physics, first: bool) -> None:
     jacobian = arm.jacobian.ctypes.data
     half = 8 * (arm.jacobian.size // 2)
     call_jacobian(physics.functions[_JACOBIAN], model, data, jacobian, jacobian + half, arm.site)
-    arm_torques(arm)
+    call_part(physics.parts[_TORQUES], physics.packed_arm, 0, 0)
     command(arm, arm.torques)
     if first:  # from then on a bad position or velocity can only come from a bad acceleration
         call(physics.functions[_BAD_POS], model, data)
@@ -172,7 +187,7 @@ class Substeps:
 
     Args:
         model: mujoco's.
-        data: mujoco's.
+        data: mujoco's, with the kinematics of some positions.
         control: of the robot.
         solver: of the constraints.
     """
@@ -183,32 +198,57 @@ class Substeps:
         self._solver = solver
         self._layout_is_known: bool | None = None
         called, colliding = functions(_NAMES), collision_functions()
+        self._contact_trials_left = 0
         if called is None or colliding is None:
             self._layout_is_known = False
             return
+        pairs = make_pairs(model, data, colliding)
+        self._search = Search(model._address, data._address, int(called[_COMPARE_BOXES]), pairs)
+        self._packed_search = pack(self._search)
         self._notes = np.zeros(_NUM_NOTES, dtype=np.int64)
+        if len(pairs.geoms):
+            self._contact_trials_left = _CONTACT_TRIALS
+        self._parts = np.zeros(_NUM_PARTS, dtype=np.int64)
         self._qpos_before = np.empty(model.nq)
         self._physics = Physics(
-            called, model._address, data._address, solver.addresses, solver.options, solver.settings, solver.inertia,
-            make_pairs(model, data, colliding), control.arm, data.qpos, self._qpos_before, np.zeros(contact_layout.NUM_WORDS),
-            self._notes,
+            called, self._parts, model._address, data._address, solver.address, self._packed_search.ctypes.data, control.address,
+            control.arm, data.qpos, self._qpos_before, np.zeros(contact_layout.NUM_WORDS), self._notes,
         )  # fmt: skip
         self._packed = pack(self._physics)
         self._address = self._packed.ctypes.data
 
     def decided(self) -> bool:
         """Whether the trials are over."""
-        return self._solver.decided and self._control.decided
+        return self._solver.decided and self._control.decided and not self._contact_trials_left
 
     def usable(self) -> bool:
         """Whether what is compiled has shown to be right on this machine, and everything is where it is looked for."""
-        if not (self._solver.proven and self._control.proven):
+        if not (self._solver.proven and self._control.proven) or self._contact_trials_left:
             return False
         if self._layout_is_known is None:
             if not self._data.ncon:
                 return False  # without contacts it cannot be told yet
             self._layout_is_known = _has_known_layout(self._data)
         return self._layout_is_known
+
+    def try_contacts(self) -> None:
+        """MuJoCo has found the contacts of a substep: those found here must be the same, as long as that is on trial."""
+        if not self._contact_trials_left:
+            return
+        self._contact_trials_left -= 1
+        num_contacts = self._data.ncon
+        room = num_contacts + contact_layout.MAX_PER_PAIR
+        mine = np.zeros((room, CONTACT_BYTES), dtype=np.uint8)
+        found = detect(self._packed_search.ctypes.data, mine.ctypes.data, room)
+        agree = found in {num_contacts, IN_DOUBT}
+        if agree and found > 0:
+            theirs = np.ctypeslib.as_array(
+                (ctypes.c_uint8 * (found * CONTACT_BYTES)).from_address(_contacts_address(self._data))
+            ).reshape(found, CONTACT_BYTES)
+            agree = all(np.array_equal(mine[:found, part], theirs[:, part]) for part in _FOUND)
+        if not agree:
+            self._contact_trials_left = 0
+        self._notes[_OWN_CONTACTS] = agree
 
     def begin(self) -> None:
         """The first half of a control step's first substep; then the goal may be set."""
@@ -228,17 +268,22 @@ class Substeps:
         return self._qpos_before.copy()
 
     def _run(self, *, begun: bool, substeps: int) -> None:
+        if not self._parts.all():
+            self._parts[:] = [part_address(part) for part in (detect, begin, solve, torques_part)]
         self._notes[_CAPACITY], self._notes[_MOST] = self._solver.capacity, 0
         _run(self._address, begun, substeps)
         if self._notes[_MOST] > self._notes[_CAPACITY]:
             self._solver.make_room(int(self._notes[_MOST]))
 
 
+def _contacts_address(data: Any) -> int:
+    return int(data.contact.friction.ctypes.data) - 8 * contact_layout.FRICTION
+
+
 def _has_known_layout(data: Any) -> bool:
     """Whether the fields of `mjData` have, at their places, what the bindings say they have."""
     words = np.ctypeslib.as_array((ctypes.c_int64 * _WORDS).from_address(data._address))
-    contacts = data.contact.friction.ctypes.data - 8 * contact_layout.FRICTION
     return bool(
         words.view(np.int32)[_NCON] == data.ncon
-        and (words[_CONTACT], words[_NARENA], words[_PARENA]) == (contacts, data.narena, data.parena)
+        and (words[_CONTACT], words[_NARENA], words[_PARENA]) == (_contacts_address(data), data.narena, data.parena)
     )
