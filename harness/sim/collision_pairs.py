@@ -63,9 +63,10 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs:
     return Pairs(
         bodies=np.array(owners, dtype=np.int32), centre=centre, radius=radius, reach=reach,
         shift=np.where(moves, SHIFT, 0.0), turn=np.where(moves, TURN, 0.0), reference=np.full((len(owners), 12), np.nan),
-        moved=np.zeros(len(owners), dtype=np.uint8), num_near=np.zeros(len(members), dtype=np.int32), members=np.array(members, dtype=np.int32).reshape(-1, 2), first=np.cumsum([0, *counts]).astype(np.int32),
+        moved=np.zeros(len(owners), dtype=np.uint8), num_near=np.zeros(len(members), dtype=np.int32),
+        members=np.array(members, dtype=np.int32).reshape(-1, 2), first=np.cumsum([0, *counts]).astype(np.int32),
         geoms=np.array(geoms, dtype=np.int32).reshape(-1, 2), boxed=np.array(boxed, dtype=np.uint8),
-        near=np.zeros(len(geoms), dtype=np.int32), axis=np.zeros(len(geoms), dtype=np.uint8), owner=owner,
+        near=np.zeros(len(geoms), dtype=np.int32), axis=np.zeros(len(geoms), dtype=np.int32), owner=owner,
         kind=model.geom_type, rbound=model.geom_rbound, aabb=model.geom_aabb.reshape(-1, 6), size=model.geom_size,
         group=group, groups=int(group.max()) + 1, parameters=parameters, margin=margin, functions=functions,
         xpos=data.xpos, xmat=data.xmat, geom_xpos=data.geom_xpos, geom_xmat=data.geom_xmat, notes=notes(),
@@ -164,10 +165,9 @@ def _contact_parameters(one: Array, other: Array) -> Array:
     else:
         dim, friction = max(one[1], other[1]), np.maximum(one[11:14], other[11:14])
         mix = _mix(one[3], other[3])
+        solref = np.minimum(one[4:6], other[4:6])
         if one[4] > 0 and other[4] > 0:
             solref = mix * one[4:6] + (1 - mix) * other[4:6]
-        else:
-            solref = np.minimum(one[4:6], other[4:6])
         solimp = mix * one[6:11] + (1 - mix) * other[6:11]
     row = np.zeros(NUM_PARAMETERS)
     row[:NUM_COPIED] = [margin - gap, *friction[[0, 0, 1, 2, 2]], *solref, 0.0, 0.0, *solimp]

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from harness.sim import contact_layout as contact
 from harness.sim.compiled import compiled, inlined
 from harness.sim.contact_layout import CONTACT_BYTES, MAX_PER_PAIR, NUM_INTS, NUM_WORDS
@@ -37,7 +35,7 @@ _BOX = 6
 _UNSURE = 1e-10
 """[m] an order more than rounding can put into a gap; MuJoCo's own comparison decides there."""
 _LIGHT, _LIGHT_CONVEX = 1e-9, 1e-5
-"""[m] how deep a contact must be so that every box around its geoms meets the other's: rounding; and the convex functions' tolerance."""
+"""[m] how deep a contact must be so that every box around its geoms meets the other's: rounding; the convex functions' tolerance."""
 _SINGLE = 1e-6
 """What MuJoCo's sort of bounding boxes may lose, in single precision, per metre."""
 _REMOVED_FROM = 1.01
@@ -138,7 +136,7 @@ def _meet(pairs: Pairs, pair: int, margin: float, compare_boxes: int) -> bool:
     if not pairs.boxed[pair]:
         return True
     unsure = False
-    axis = np.int64(pairs.axis[pair])
+    axis = pairs.axis[pair]
     for _ in range(NUM_AXES):
         apart = gap(pos, pairs.geom_xmat, pairs.aabb, geom1, geom2, axis) - margin
         if apart > _UNSURE:
@@ -164,7 +162,9 @@ def _boxes_meet(pairs: Pairs, geom1: int, geom2: int, margin: float, compare_box
 
 
 @inlined
-def _is_light(pairs: Pairs, geom1: int, geom2: int, margin: float, numbers: FloatRows, first: int, found: int) -> bool:
+def _is_light(  # noqa: PLR0917 (compiled functions take arguments by position)
+    pairs: Pairs, geom1: int, geom2: int, margin: float, numbers: FloatRows, first: int, found: int
+) -> bool:
     """Whether rounding could have kept MuJoCo from handing these geoms to their collision function."""
     kind1, kind2 = pairs.kind[geom1], pairs.kind[geom2]
     if kind1 == PLANE:
@@ -233,7 +233,7 @@ def _outside(  # noqa: PLR0917 (compiled functions take arguments by position)
 
 
 @inlined
-def _finish(
+def _finish(  # noqa: PLR0917 (compiled functions take arguments by position)
     numbers: FloatRows, integers: IntRows, at: int, parameters: FloatRows, row: int, geom1: int, geom2: int
 ) -> None:
     """`mj_setContact`."""

@@ -27,7 +27,7 @@ _DECORATED = re.compile(r"^@(compiled|inlined|allocating)$", re.MULTILINE)
 
 
 def compiled(function: _Function) -> _Function:
-    """numba's `njit` of a function that makes and returns no arrays: without the reference counts that would let it take half as long again.
+    """numba's `njit` of a function that makes and returns no arrays: it counts no references, which takes half as long again.
 
     A division by zero gives what IEEE 754 says, as in C and numpy. A decorated function may use constants and functions of this
     package's modules, of robosuite's `control_utils` and `transform_utils`, and of numpy.
@@ -49,7 +49,8 @@ def _compiled(function: _Function, **options: bool) -> _Function:
     config: Any = numba.config
     before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
     try:
-        return cast("_Function", numba.njit(cache=True, error_model="numpy", **options)(function))
+        njit: Any = numba.njit
+        return cast("_Function", njit(cache=True, error_model="numpy", **options)(function))
     finally:
         config.CACHE_DIR = before
 

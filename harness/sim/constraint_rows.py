@@ -11,22 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim import contact_layout as layout
 from harness.sim.compiled import allocating, compiled, inlined
 from harness.sim.contact_costs import Constraints
-from harness.sim.contact_layout import (
-    DIM,
-    DIST,
-    EFC_ADDRESS,
-    EXCLUDE,
-    FRAME,
-    FRICTION,
-    GEOM,
-    INCLUDE_MARGIN,
-    MU,
-    POS,
-    SOLIMP,
-    SOLREF,
-)
 from harness.sim.envelope_factor import MINVAL
 from harness.sim.sparse_rows import MASK, Rows, multiply, padded
 
@@ -144,8 +131,8 @@ def count_rows(bodies: Bodies, contacts: Array, integers: Ints) -> int:
     for i in range(len(bodies.limit_index)):
         n += _limit(bodies, i, -1.0)[0] + _limit(bodies, i, 1.0)[0]
     for at in range(len(contacts)):
-        if not integers[at, EXCLUDE]:
-            n += integers[at, DIM]
+        if not integers[at, layout.EXCLUDE]:
+            n += integers[at, layout.DIM]
     return n
 
 
@@ -196,9 +183,9 @@ def _jacobian(  # noqa: PLR0917 (compiled functions take arguments by position)
         geom = geoms[side]
         dof = bodies.geom_dof[geom]
         root = bodies.geom_root[geom]
-        o0 = contact[POS] - bodies.com[root, 0]
-        o1 = contact[POS + 1] - bodies.com[root, 1]
-        o2 = contact[POS + 2] - bodies.com[root, 2]
+        o0 = contact[layout.POS] - bodies.com[root, 0]
+        o1 = contact[layout.POS + 1] - bodies.com[root, 1]
+        o2 = contact[layout.POS + 2] - bodies.com[root, 2]
         while dof >= 0:
             r0, r1, r2 = bodies.cdof[dof, 0], bodies.cdof[dof, 1], bodies.cdof[dof, 2]
             p0 = bodies.cdof[dof, 3] + (r1 * o2 - r2 * o1)
@@ -256,7 +243,7 @@ def _rotate(  # noqa: PLR0917 (compiled functions take arguments by position)
             b0, b1, b2, b3 = difference[r1, i], difference[r1, i + 1], difference[r1, i + 2], difference[r1, i + 3]
             c0, c1, c2, c3 = difference[r2, i], difference[r2, i + 1], difference[r2, i + 2], difference[r2, i + 3]
             for axis in range(min(3, height - r)):
-                f = FRAME + 3 * axis
+                f = layout.FRAME + 3 * axis
                 f0, f1, f2 = contact[f], contact[f + 1], contact[f + 2]
                 x0 = ((0.0 + a0 * f0) + b0 * f1) + c0 * f2
                 x1 = ((0.0 + a1 * f0) + b1 * f1) + c1 * f2
@@ -368,18 +355,20 @@ def _add_contacts(  # noqa: PLR0917 (compiled functions take arguments by positi
     """Contacts, from a row on, before which each has one block."""
     n, before, difference, where = row, 0, room.difference, room.where
     for at in range(len(contacts)):
-        if integers[at, EXCLUDE]:
+        if integers[at, layout.EXCLUDE]:
             continue
-        contact, geoms, height = contacts[at], integers[at, GEOM : GEOM + 2], integers[at, DIM]
-        integers[at, EFC_ADDRESS] = row
+        contact, geoms, height = contacts[at], integers[at, layout.GEOM : layout.GEOM + 2], integers[at, layout.DIM]
+        integers[at, layout.EFC_ADDRESS] = row
         blocks = _jacobian(bodies, contact, geoms, height > 3, difference, where)
         columns = _rotate(rows, contact, height, difference, where, blocks, n)
         if columns and columns != before:
             _couple(rows, columns)
             before = columns
         weight = bodies.geom_weight[geoms[0]] + bodies.geom_weight[geoms[1]]
-        distance = contact[DIST] - contact[INCLUDE_MARGIN]
-        r, k, b, impedance = parameters(contact, SOLREF, contact, SOLIMP, distance, weight, bodies.timestep)
+        distance = contact[layout.DIST] - contact[layout.INCLUDE_MARGIN]
+        r, k, b, impedance = parameters(
+            contact, layout.SOLREF, contact, layout.SOLIMP, distance, weight, bodies.timestep
+        )
         constraints.stiffness[row], constraints.regularizer[row], constraints.heights[row] = 1.0 / r, r, 0
         for i in range(height):
             rows.start[row + i] = n
@@ -398,13 +387,13 @@ def _add_friction(  # noqa: PLR0917 (compiled functions take arguments by positi
 ) -> None:
     """The rows of a contact's friction, and its cone."""
     side = regularizer / _larger(MINVAL, impratio)
-    first = contact[FRICTION]
+    first = contact[layout.FRICTION]
     mu = first * math.sqrt(side / regularizer)
-    contact[MU] = mu
+    contact[layout.MU] = mu
     constraints.heights[row] = height
     constraints.cone[row] = mu
     for k in range(1, height):
-        friction = contact[FRICTION + k - 1]
+        friction = contact[layout.FRICTION + k - 1]
         r = side if k == 1 else side * first * first / (friction * friction)
         constraints.stiffness[row + k], constraints.regularizer[row + k] = 1.0 / r, r
         constraints.cone[row + k] = friction

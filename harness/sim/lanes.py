@@ -9,9 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils, types
+from numba.core import cgutils as numba_cgutils
+from numba.core import types as numba_types
 from numba.extending import intrinsic
 
+types: Any = numba_types  # neither has type annotations
+cgutils: Any = numba_cgutils
 _DOUBLE = ir.DoubleType()
 _FOUR = ir.VectorType(_DOUBLE, 4)
 _ALIGNMENT = 8
@@ -28,7 +31,7 @@ def _four(builder: Any, pointer: Any) -> Any:
     return builder.load(pointer, align=_ALIGNMENT)
 
 
-def _sums(
+def _sums(  # noqa: PLR0917
     context: Any, builder: Any, addends: Callable[[Any], tuple[Any, Any]], begin: Any, end: Any, step: int
 ) -> Any:
     """Products of what `addends` gives for each index, added up in lanes."""
@@ -41,7 +44,7 @@ def _sums(
     return context.make_tuple(builder, _SUMS, lanes)
 
 
-def _make_dot(context: Any, a: Any, at: Any, b: Any, bt: Any, begin: Any, end: Any) -> Any:  # noqa: PLR0917 (numba calls it by position)
+def _make_dot(context: Any, a: Any, at: Any, b: Any, bt: Any, begin: Any, end: Any) -> Any:  # noqa: PLR0917
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a, at, b, bt, begin, end = arguments
 
@@ -89,8 +92,7 @@ def _make_add_scaled(context: Any, to: Any, to_at: Any, source: Any, at: Any, sc
 
 
 dot_lanes: Any = intrinsic(_make_dot)
-"""dot_lanes(a, at, b, bt, begin, end): four sums of a[at + i] * b[bt + i], of which lane k has the i = begin + k, begin + k + 4, … < end;
-both arrays are float64."""
+"""dot_lanes(a, at, b, bt, begin, end): four sums of a[at + i] * b[bt + i]; lane k has i = begin + k, begin + k + 4, … < end."""
 row_lanes: Any = intrinsic(_make_row_sums)
 """row_lanes(value, column, vector, begin, end): four sums of value[4 block + k] * vector[column[block] + k] over a range of blocks."""
 add_scaled: Any = intrinsic(_make_add_scaled)

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils, types
+from numba.core import cgutils as numba_cgutils
+from numba.core import types as numba_types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from harness.sim.stack import mujoco
 
+types: Any = numba_types  # neither has type annotations
+cgutils: Any = numba_cgutils
 Addresses = NDArray[np.int64]
 NUM_GEOM_TYPES = 9
 _BYTE, _INT, _DOUBLE = ir.IntType(8).as_pointer(), ir.IntType(32), ir.DoubleType()

@@ -59,7 +59,7 @@ class Pairs(NamedTuple):
     """(body pairs,) how many of their pairs of geoms may touch soon."""
     near: Ints
     """(pairs,) room for these, where those of two bodies begin, in order."""
-    axis: Bytes
+    axis: Ints
     """(pairs,) along which one each was found to be apart last."""
     owner: Ints
     """(ngeom,) place of a geom's body in `bodies`."""
@@ -106,7 +106,9 @@ def above_plane(pos: FloatRows, mat: FloatRows, plane: int, geom: int) -> float:
 
 
 @inlined
-def gap(pos: FloatRows, mat: FloatRows, aabb: FloatRows, geom1: int, geom2: int, axis: int) -> float:
+def gap(  # noqa: PLR0917 (compiled functions take arguments by position)
+    pos: FloatRows, mat: FloatRows, aabb: FloatRows, geom1: int, geom2: int, axis: int
+) -> float:
     """By how much the oriented boxes of two geoms lie apart along one of their six faces' normals; negative: they overlap."""
     if axis >= 3:
         axis -= 3

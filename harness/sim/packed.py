@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
-from numba.core import cgutils, types
+from numba.core import cgutils as numba_cgutils
+from numba.core import types as numba_types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+types: Any = numba_types  # neither has type annotations
+cgutils: Any = numba_cgutils
 Addresses = NDArray[np.int64]
 Bytes = Annotated[NDArray[np.uint8], types.uint8[::1]]
 Ints = Annotated[NDArray[np.int32], types.int32[::1]]
