@@ -134,9 +134,24 @@ def test_compiled_functions_use_nothing_that_goes_unnoticed() -> None:
         }
         for statement in tree.body:
             if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.split(".")[0] != "numba":
-                unnoticed = used & {alias.asname or alias.name for alias in statement.names}
-                assert not unnoticed or statement.module in noticed, (path.name, unnoticed)
-        assert "njit" not in path.read_text()
+                for alias in statement.names:
+                    modules = {statement.module, f"{statement.module}.{alias.name}"}
+                    assert (alias.asname or alias.name) not in used or modules & noticed, (path.name, alias.name)
+        assert "njit(" not in path.read_text() or path.stem == "compiled"
+
+
+def test_modules_that_are_imported_count_too(package: Path) -> None:
+    """And what those import; under either name."""
+    first = compiled.code_folder(package)
+    (package / "plain.py").write_text(f"from harness.{package.name}.deeper import y as x\n")
+    (package / "deeper.py").write_text("y = 1\n")
+    assert compiled.code_folder(package) == first, "nothing compiled imports it"
+    (package / "inner.py").write_text(
+        f"from harness.{package.name} import plain as p\n" + (package / "inner.py").read_text()
+    )
+    second = compiled.code_folder(package)
+    (package / "deeper.py").write_text("y = 2\n")
+    assert len({first, second, compiled.code_folder(package)}) == 3
 
 
 def test_modules_with_inlined_functions_only_count(package: Path) -> None:
