@@ -10,4 +10,4 @@ command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_ins
 "$PY" -m ruff format --check .
 "$PY" -m mypy
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # one thread in each of them: more would only wait for each other
-"$PY" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+"$PY" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25 --durations-min 15 "$@"

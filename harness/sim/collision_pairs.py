@@ -43,16 +43,16 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs:
     """
     collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
     owners = [body for body in range(model.nbody) if collides[_geoms(model, body)].any()]
-    possible = _supported(model, collides) and _bounds_hold(model, data, owners)
+    possible = _supported(model, collides) and _bounds_hold(model, data, owners, collides)
     slots = {body: slot for slot, body in enumerate(owners)}
-    members, counts, geoms, boxed = [], [], [], []
+    members, counts, geoms, boxed = [], [], [np.empty((0, 2), dtype=np.int64)], []
     for body1, body2 in _body_pairs(model, owners) if possible else ():
         single = model.body_geomnum[body1] == model.body_geomnum[body2] == 1
         found = _geom_pairs(model, body1, body2, functions, in_order=not single)
-        if found:
+        if len(found):
             members.append((slots[body1], slots[body2]))
             counts.append(len(found))
-            geoms += found
+            geoms.append(found)
             boxed += [not single] * len(found)
     centre, radius, reach = _spheres(model, owners, collides)
     moves = model.body_weldid[owners] != 0
@@ -65,8 +65,8 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs:
         shift=np.where(moves, SHIFT, 0.0), turn=np.where(moves, TURN, 0.0), reference=np.full((len(owners), 12), np.nan),
         moved=np.zeros(len(owners), dtype=np.uint8), num_near=np.zeros(len(members), dtype=np.int32),
         members=np.array(members, dtype=np.int32).reshape(-1, 2), first=np.cumsum([0, *counts]).astype(np.int32),
-        geoms=np.array(geoms, dtype=np.int32).reshape(-1, 2), boxed=np.array(boxed, dtype=np.uint8),
-        near=np.zeros(len(geoms), dtype=np.int32), axis=np.zeros(len(geoms), dtype=np.int32), owner=owner,
+        geoms=np.concatenate(geoms).astype(np.int32), boxed=np.array(boxed, dtype=np.uint8),
+        near=np.zeros(len(boxed), dtype=np.int32), axis=np.zeros(len(boxed), dtype=np.int32), owner=owner,
         kind=model.geom_type, rbound=model.geom_rbound, aabb=model.geom_aabb.reshape(-1, 6), size=model.geom_size,
         group=group, groups=int(group.max()) + 1, parameters=parameters, margin=margin, functions=functions,
         xpos=data.xpos, xmat=data.xmat, geom_xpos=data.geom_xpos, geom_xmat=data.geom_xmat, notes=notes(),
@@ -92,8 +92,8 @@ def _supported(model: Any, collides: NDArray[np.bool_]) -> bool:
 
 def _body_pairs(model: Any, owners: list[int]) -> Iterator[tuple[int, int]]:
     """Those that are not turned away for good, by their numbers; of two fixed ones none."""
-    weld, excluded = model.body_weldid, set(model.exclude_signature.tolist())
-    parents = weld[model.body_parentid[weld]]
+    weld, excluded = model.body_weldid.tolist(), set(model.exclude_signature.tolist())
+    parents = model.body_weldid[model.body_parentid[model.body_weldid]].tolist()
     for body1, body2 in itertools.combinations(owners, 2):
         weld1, weld2 = weld[body1], weld[body2]
         if weld1 == weld2 or (body1 << 16) + body2 in excluded:
@@ -105,23 +105,24 @@ def _body_pairs(model: Any, owners: list[int]) -> Iterator[tuple[int, int]]:
 
 def _geom_pairs(
     model: Any, body1: int, body2: int, functions: NDArray[np.int64], *, in_order: bool
-) -> list[tuple[int, int]]:
-    """Pairs of two bodies' geoms, that with the lower type first.
+) -> NDArray[np.int64]:
+    """(n, 2) pairs of two bodies' geoms, that with the lower type first.
 
     Args:
         in_order: of the geoms' numbers, as contacts found by MuJoCo's trees are sorted.
     """
-    found = []
-    kind, contype, conaffinity = model.geom_type, model.geom_contype, model.geom_conaffinity
-    for first, second in itertools.product(
-        *(range(*_geoms(model, body).indices(model.ngeom)) for body in (body1, body2))
-    ):
-        one, other = (second, first) if kind[first] > kind[second] else (first, second)
-        if functions[kind[one], kind[other]] and (
-            contype[one] & conaffinity[other] or contype[other] & conaffinity[one]
-        ):
-            found.append((one, other))
-    return sorted(found) if in_order else found
+    numbers = np.arange(model.ngeom)
+    first, second = (
+        grid.ravel()
+        for grid in np.meshgrid(numbers[_geoms(model, body1)], numbers[_geoms(model, body2)], indexing="ij")
+    )
+    swap = model.geom_type[first] > model.geom_type[second]
+    first, second = np.where(swap, second, first), np.where(swap, first, second)
+    collide = functions[model.geom_type[first], model.geom_type[second]] != 0
+    contype, conaffinity = model.geom_contype, model.geom_conaffinity
+    collide &= ((contype[first] & conaffinity[second]) | (contype[second] & conaffinity[first])) != 0
+    found = np.column_stack([first[collide], second[collide]])
+    return found[np.lexsort((found[:, 1], found[:, 0]))] if in_order else found
 
 
 def _spheres(model: Any, owners: list[int], collides: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
@@ -183,11 +184,11 @@ def _mix(one: float, other: float) -> float:
     return 0.0 if one < _MINVAL else 1.0
 
 
-def _bounds_hold(model: Any, data: Any, owners: list[int]) -> bool:
+def _bounds_hold(model: Any, data: Any, owners: list[int], collides: NDArray[np.bool_]) -> bool:
     """Whether spheres, boxes and trees of boxes hold the geoms they are around, so that what touches is never turned away."""
-    return all(
-        _shape_is_held(model, geom) for body in owners for geom in range(*_geoms(model, body).indices(model.ngeom))
-    ) and all(_tree_holds(model, data, body) for body in owners)
+    return all(_shape_is_held(model, geom) for geom in np.flatnonzero(collides)) and all(
+        _tree_holds(model, data, body) for body in owners
+    )
 
 
 def _shape_is_held(model: Any, geom: int) -> bool:
@@ -224,22 +225,30 @@ def _tree_holds(model: Any, data: Any, body: int) -> bool:
     boxes = model.bvh_aabb[first : first + count]
     frame, origin = data.ximat[body].reshape(3, 3), data.xipos[body]
     signs = np.array(list(itertools.product((-1, 1), repeat=3)))
-    below: dict[int, list[int]] = {}
+    below: list[list[int]] = [[] for _ in range(count)]
+    lowest, highest = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
+    infinite = np.zeros(count, dtype=np.bool_)
     for node in reversed(range(count)):  # children come after their parents
-        leaf = (children[node] < 0).all()
-        below[node] = (
-            [int(names[node])] if leaf else [geom for child in children[node] if child >= 0 for geom in below[child]]
-        )
-        for geom in below[node]:
-            if (model.geom_aabb[geom, 3:] >= _INFINITE).all():
-                if not (boxes[node, 3:] >= _INFINITE).all():
-                    return False
-                continue
-            box = model.geom_aabb[geom]
-            corners = data.geom_xpos[geom] + (box[:3] + signs * box[3:]) @ data.geom_xmat[geom].reshape(3, 3).T
-            local = (corners - origin) @ frame
-            if not (np.abs(local - boxes[node, :3]) <= boxes[node, 3:] + _TOLERANCE).all():
-                return False
+        if (children[node] < 0).all():
+            geom = int(names[node])
+            below[node] = [geom]
+            box = model.geom_aabb[geom].reshape(-1)
+            infinite[node] = (box[3:] >= _INFINITE).all()
+            if not infinite[node]:
+                corners = data.geom_xpos[geom] + (box[:3] + signs * box[3:]) @ data.geom_xmat[geom].reshape(3, 3).T
+                local = (corners - origin) @ frame
+                lowest[node], highest[node] = local.min(axis=0), local.max(axis=0)
+        for child in children[node][children[node] >= 0]:
+            below[node] += below[child]
+            infinite[node] |= infinite[child]
+            lowest[node], highest[node] = (
+                np.minimum(lowest[node], lowest[child]),
+                np.maximum(highest[node], highest[child]),
+            )
+    middle, half = boxes[:, :3], boxes[:, 3:]
+    held = (lowest >= middle - half - _TOLERANCE) & (highest <= middle + half + _TOLERANCE)
+    if not (held.all() and (half[infinite] >= _INFINITE).all()):
+        return False
     geoms = np.arange(model.ngeom)[_geoms(model, body)]
     colliding = geoms[(model.geom_contype[geoms] != 0) | (model.geom_conaffinity[geoms] != 0)]
     return set(below[0]) == set(colliding.tolist())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.sim.compiled import compiled
+from harness.sim.compiled import allocating
 
 MARGIN_M = 1e-3
 MARGIN_PX = 2
@@ -27,7 +27,7 @@ class Rectangle:
     top: int
 
 
-@compiled
+@allocating
 def reaching_into(  # noqa: PLR0917 (compiled functions take arrays by position)
     planes: NDArray[np.float64],
     position: NDArray[np.float64],
@@ -69,7 +69,7 @@ def reaching_into(  # noqa: PLR0917 (compiled functions take arrays by position)
     return reaches
 
 
-@compiled
+@allocating
 def face_that_fills(  # noqa: PLR0917 (compiled functions take arrays by position)
     rays: NDArray[np.float64],
     eye: NDArray[np.float64],
