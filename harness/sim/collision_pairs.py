@@ -186,7 +186,7 @@ def _mix(one: float, other: float) -> float:
 
 def _bounds_hold(model: Any, data: Any, owners: list[int], collides: NDArray[np.bool_]) -> bool:
     """Whether spheres, boxes and trees of boxes hold the geoms they are around, so that what touches is never turned away."""
-    return all(_shape_is_held(model, geom) for geom in np.flatnonzero(collides)) and all(
+    return all(_shape_is_held(model, geom) for geom in np.flatnonzero(collides).tolist()) and all(
         _tree_holds(model, data, body) for body in owners
     )
 
