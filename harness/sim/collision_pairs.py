@@ -195,7 +195,7 @@ def _shape_is_held(model: Any, geom: int) -> bool:
     """Whether a geom lies in its box and in its sphere."""
     kind, size, box = model.geom_type[geom], model.geom_size[geom], model.geom_aabb[geom].reshape(2, 3)
     if kind == _PLANE:
-        return True
+        return bool((box[1] >= _INFINITE).all())
     if kind == _MESH:
         mesh = model.geom_dataid[geom]
         points = model.mesh_vert[model.mesh_vertadr[mesh] : model.mesh_vertadr[mesh] + model.mesh_vertnum[mesh]]
