@@ -22,9 +22,11 @@ _PLANE, _HFIELD, _MESH = (
     int(mujoco.mjtGeom.mjGEOM_MESH),
 )
 _INFINITE = 1e10
-"""`mjMAXVAL`"""
+"""[m] `mjMAXVAL`, half the width of a plane's box; it reaches as far down."""
 _TOLERANCE = 1e-9
 """[m] by how much a bounding volume may fail to hold what it bounds, for rounding."""
+_ROUNDING = 1e-15
+"""Likewise in relation to its size: the boxes around planes reach 10^10 m down."""
 _MESH_TOLERANCE = 1e-6
 """[m] vertices are kept in single precision; less than a contact of the convex functions must have (`collisions`)."""
 _MINVAL = 1e-15
@@ -43,7 +45,7 @@ def make_pairs(model: Any, data: Any, functions: NDArray[np.int64]) -> Pairs:
     """
     collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
     owners = [body for body in range(model.nbody) if collides[_geoms(model, body)].any()]
-    possible = _supported(model, collides) and _bounds_hold(model, data, owners, collides)
+    possible = _supported(model, data, collides) and _bounds_hold(model, data, owners, collides)
     slots = {body: slot for slot, body in enumerate(owners)}
     members, counts, geoms, boxed = [], [], [np.empty((0, 2), dtype=np.int64)], []
     for body1, body2 in _body_pairs(model, owners) if possible else ():
@@ -77,7 +79,7 @@ def _geoms(model: Any, body: int) -> slice:
     return slice(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body])
 
 
-def _supported(model: Any, collides: NDArray[np.bool_]) -> bool:
+def _supported(model: Any, data: Any, collides: NDArray[np.bool_]) -> bool:
     kinds = model.geom_type[collides]
     planes = collides & (model.geom_type == _PLANE)
     return bool(
@@ -86,6 +88,8 @@ def _supported(model: Any, collides: NDArray[np.bool_]) -> bool:
         and (kinds != _HFIELD).all()
         and (kinds <= _MESH).all()
         and (model.body_weldid[model.geom_bodyid[planes]] == 0).all()
+        and np.isin(data.geom_xmat[planes], (-1.0, 0.0, 1.0)).all()  # their boxes' far ends are rounded less then
+        and np.isin(data.ximat[model.geom_bodyid[planes]], (-1.0, 0.0, 1.0)).all()
         and (model.geom_rbound[collides & ~planes] > 0).all()
     )
 
@@ -195,7 +199,7 @@ def _shape_is_held(model: Any, geom: int) -> bool:
     """Whether a geom lies in its box and in its sphere."""
     kind, size, box = model.geom_type[geom], model.geom_size[geom], model.geom_aabb[geom].reshape(2, 3)
     if kind == _PLANE:
-        return bool((box[1] >= _INFINITE).all())
+        return bool((box[1, :2] >= _INFINITE).all() and box.sum(axis=0)[2] >= 0.0)
     if kind == _MESH:
         mesh = model.geom_dataid[geom]
         points = model.mesh_vert[model.mesh_vertadr[mesh] : model.mesh_vertadr[mesh] + model.mesh_vertnum[mesh]]
@@ -227,27 +231,23 @@ def _tree_holds(model: Any, data: Any, body: int) -> bool:
     signs = np.array(list(itertools.product((-1, 1), repeat=3)))
     below: list[list[int]] = [[] for _ in range(count)]
     lowest, highest = np.full((count, 3), np.inf), np.full((count, 3), -np.inf)
-    infinite = np.zeros(count, dtype=np.bool_)
     for node in reversed(range(count)):  # children come after their parents
         if (children[node] < 0).all():
             geom = int(names[node])
             below[node] = [geom]
             box = model.geom_aabb[geom].reshape(-1)
-            infinite[node] = (box[3:] >= _INFINITE).all()
-            if not infinite[node]:
-                corners = data.geom_xpos[geom] + (box[:3] + signs * box[3:]) @ data.geom_xmat[geom].reshape(3, 3).T
-                local = (corners - origin) @ frame
-                lowest[node], highest[node] = local.min(axis=0), local.max(axis=0)
+            corners = data.geom_xpos[geom] + (box[:3] + signs * box[3:]) @ data.geom_xmat[geom].reshape(3, 3).T
+            local = (corners - origin) @ frame
+            lowest[node], highest[node] = local.min(axis=0), local.max(axis=0)
         for child in children[node][children[node] >= 0]:
             below[node] += below[child]
-            infinite[node] |= infinite[child]
             lowest[node], highest[node] = (
                 np.minimum(lowest[node], lowest[child]),
                 np.maximum(highest[node], highest[child]),
             )
     middle, half = boxes[:, :3], boxes[:, 3:]
-    held = (lowest >= middle - half - _TOLERANCE) & (highest <= middle + half + _TOLERANCE)
-    if not (held.all() and (half[infinite] >= _INFINITE).all()):
+    tolerance = _TOLERANCE + _ROUNDING * np.maximum(np.abs(lowest), np.abs(highest))
+    if not ((lowest >= middle - half - tolerance) & (highest <= middle + half + tolerance)).all():
         return False
     geoms = np.arange(model.ngeom)[_geoms(model, body)]
     colliding = geoms[(model.geom_contype[geoms] != 0) | (model.geom_conaffinity[geoms] != 0)]

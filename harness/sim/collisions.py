@@ -34,8 +34,9 @@ IN_DOUBT = -1
 _BOX = 6
 _UNSURE = 1e-10
 """[m] an order more than rounding can put into a gap; MuJoCo's own comparison decides there."""
-_LIGHT, _LIGHT_CONVEX = 1e-9, 1e-5
-"""[m] how deep a contact must be so that every box around its geoms meets the other's: rounding; the convex functions' tolerance."""
+_LIGHT, _LIGHT_CONVEX, _LIGHT_PLANE = 1e-9, 1e-5, 2e-6
+"""[m] how deep a contact must be so that every box around its geoms meets the other's: rounding; the convex functions' tolerance; and
+four roundings of half an ulp of 5 10^9 m, where the middle of a plane's box is."""
 _SINGLE = 1e-6
 """What MuJoCo's sort of bounding boxes may lose, in single precision, per metre."""
 _REMOVED_FROM = 1.01
@@ -167,11 +168,11 @@ def _is_light(  # noqa: PLR0917 (compiled functions take arguments by position)
 ) -> bool:
     """Whether rounding could have kept MuJoCo from handing these geoms to their collision function."""
     kind1, kind2 = pairs.kind[geom1], pairs.kind[geom2]
-    if kind1 == PLANE:
-        return False
     deepest = numbers[first, contact.DIST]
     for at in range(first + 1, first + found):
         deepest = min(deepest, numbers[at, contact.DIST])
+    if kind1 == PLANE:
+        return not deepest < margin - _LIGHT_PLANE
     light = _LIGHT if kind1 == _BOX and kind2 == _BOX else _LIGHT_CONVEX
     if not deepest < margin - light:
         return True
