@@ -171,6 +171,27 @@ def test_the_lightest_contacts_are_left_to_mujoco(overlap_m: float, certain: boo
         assert finder.pairs.notes[NUM_DOUBTS] == 1
 
 
+@pytest.mark.parametrize(
+    ("depth_m", "certain"), [(-1e-6, True), (1e-9, False), (1.5e-6, False), (3e-6, True), (1e-4, True)]
+)
+def test_on_planes_the_lightest_contacts_are_deeper(depth_m: float, certain: bool) -> None:
+    """A plane's box reaches so far down that its middle is rounded to half a micrometre."""
+    from harness.sim.collisions import IN_DOUBT
+
+    body = f'<body pos="0 0 {0.1 - depth_m:.13f}"><freejoint/><geom type="box" size="0.1 0.1 0.1"/><geom size="0.01"/></body>'
+    finder = Finder(f'<mujoco><worldbody><geom type="plane" size="1 1 1"/>{body}</worldbody></mujoco>')
+    mine = finder.mine()
+    assert mine == finder.mujocos() if certain else mine[0] == IN_DOUBT
+
+
+def test_a_slanted_plane_is_left_to_mujoco() -> None:
+    plane = '<geom type="plane" size="1 1 1" euler="0 {} 0"/>'
+    body = '<body pos="0 0 1"><freejoint/><geom type="box" size="0.1 0.1 0.1"/></body>'
+    for angle, looked_for in ((0, 1), (10, 0)):
+        finder = Finder(f"<mujoco><worldbody>{plane.format(angle)}{body}</worldbody></mujoco>")
+        assert len(finder.pairs.geoms) == looked_for
+
+
 def test_more_contacts_than_there_is_room_for() -> None:
     from harness.sim.collisions import IN_DOUBT
 
