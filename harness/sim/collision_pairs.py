@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.sim.envelope_factor import MINVAL
 from harness.sim.near_pairs import CONTACT_DIM, MARGIN, NUM_COPIED, NUM_PARAMETERS, Pairs, notes
 from harness.sim.stack import mujoco
 
@@ -29,7 +30,6 @@ _ROUNDING = 1e-15
 """Likewise in relation to its size: the boxes around planes reach 10^10 m down."""
 _MESH_TOLERANCE = 1e-6
 """[m] vertices are kept in single precision; less than a contact of the convex functions must have (`collisions`)."""
-_MINVAL = 1e-15
 SHIFT = 0.005
 """[m] by how much bodies may move until pairs are searched again."""
 TURN = 0.03
@@ -181,11 +181,11 @@ def _contact_parameters(one: Array, other: Array) -> Array:
 
 
 def _mix(one: float, other: float) -> float:
-    if one >= _MINVAL and other >= _MINVAL:
+    if one >= MINVAL and other >= MINVAL:
         return float(one / (one + other))
-    if one < _MINVAL and other < _MINVAL:
+    if one < MINVAL and other < MINVAL:
         return 0.5
-    return 0.0 if one < _MINVAL else 1.0
+    return 0.0 if one < MINVAL else 1.0
 
 
 def _bounds_hold(model: Any, data: Any, owners: list[int], collides: NDArray[np.bool_]) -> bool:
