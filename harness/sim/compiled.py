@@ -12,13 +12,19 @@ import hashlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import types
 
+from harness.machine import usable_cores
 from harness.sim.stack import control_utils, transform_utils
+from harness.sim.subprocess_environment import package_environment
 from tasks.cache_folder import cache_folder
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -55,15 +61,31 @@ def _compiled(function: _Function, **options: bool) -> _Function:
         config.CACHE_DIR = before
 
 
+def compile_part(function: Any) -> Any:
+    """Compile a function of three integers; numba's compiled one of these."""
+    kinds = (types.int64,) * 3
+    function.compile(kinds)
+    return function.overloads[kinds]
+
+
+def keep_in(folder: Path) -> None:
+    """Where functions that are decorated from now on keep their machine code."""
+    global _FOLDER  # noqa: PLW0603 (decorators have no arguments)
+    _FOLDER = folder
+
+
 class Compilation:
-    """Compiling takes half a minute of a core: of processes that start together, one does it, and the others wait.
+    """Compiling takes a minute of a core: of processes that start together, one does it, and the others wait.
 
     Args:
         name: of what is compiled.
+        parts: functions of three integers that are used, and take the most of it. They are compiled at once, in processes of
+            their own, as many as there are cores.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, parts: tuple[Callable[..., object], ...] = ()) -> None:
         self._name = name
+        self._parts = parts
         self.over = False
 
     @contextlib.contextmanager
@@ -80,7 +102,25 @@ class Compilation:
                 pass
             if self._marker.exists():
                 stack.close()
+            else:
+                self._compile_parts()
             yield
+
+    def _compile_parts(self) -> None:
+        """What fails is compiled where it is called, or fails there again."""
+        parts, self._parts = self._parts, ()
+        commands = [
+            [sys.executable, "-P", "-m", "harness.sim.compile_part", part.__module__, part.__name__, str(_FOLDER)]
+            for part in parts
+        ]
+
+        def run(command: list[str]) -> None:
+            subprocess.run(
+                command, env=package_environment(), capture_output=True, stdin=subprocess.DEVNULL, check=False
+            )
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(run, commands))
 
     def finish(self) -> None:
         """Everything that is used has been compiled."""

@@ -14,6 +14,7 @@ from numba.core import types as numba_types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from harness.sim.compiled import compile_part
 from harness.sim.stack import mujoco
 
 types: Any = numba_types  # neither has type annotations
@@ -123,9 +124,7 @@ def _make_call_part(context: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
 
 def part_address(function: Any) -> int:
     """Of a compiled function of three integers that returns one: for `call_part`, in this process."""
-    kinds = (types.int64,) * 3
-    function.compile(kinds)
-    made = function.overloads[kinds]
+    made = compile_part(function)
     return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
 

@@ -19,9 +19,9 @@ from harness.sim.compiled import Compilation
 from harness.sim.constraint_solver import ConstraintSolver
 from harness.sim.operational_space import OperationalSpaceControl
 from harness.sim.stack import SUBSTEPS, mujoco
-from harness.sim.substeps import Substeps
+from harness.sim.substeps import PARTS, Substeps
 
-_COMPILATION = Compilation("physics")
+_COMPILATION = Compilation("physics", PARTS)
 
 
 class Stepper:

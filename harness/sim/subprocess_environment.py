@@ -1,9 +1,12 @@
-"""The environment in which a child Python finds this project's packages."""
+"""What a child Python needs: an environment in which it finds this project's packages, and an end with its parent."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import site
+import sys
 from pathlib import Path
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -23,3 +26,9 @@ def package_environment() -> dict[str, str]:
     known = environment.get("PYTHONPATH", "")
     environment["PYTHONPATH"] = f"{known}{os.pathsep}{PACKAGE_ROOT}" if known else str(PACKAGE_ROOT)
     return environment
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

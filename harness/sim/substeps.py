@@ -57,8 +57,8 @@ _FOUND = slice(0, 8 * contact_layout.MU), slice(4 * contact_layout.DIM, 4 * cont
 
 _NUM_NOTES = 5
 _CAPACITY, _MOST, _OWN, _NEW_FORCES, _OWN_CONTACTS = range(_NUM_NOTES)
-_NUM_PARTS = 4
-_DETECT, _BEGIN, _SOLVE, _TORQUES = range(_NUM_PARTS)
+PARTS = detect, begin, solve, torques_part
+_DETECT, _BEGIN, _SOLVE, _TORQUES = range(len(PARTS))
 
 
 class Physics(NamedTuple):
@@ -208,7 +208,7 @@ class Substeps:
         self._notes = np.zeros(_NUM_NOTES, dtype=np.int64)
         if len(pairs.geoms):
             self._contact_trials_left = _CONTACT_TRIALS
-        self._parts = np.zeros(_NUM_PARTS, dtype=np.int64)
+        self._parts = np.zeros(len(PARTS), dtype=np.int64)
         self._qpos_before = np.empty(model.nq)
         self._physics = Physics(
             called, self._parts, model._address, data._address, solver.address, self._packed_search.ctypes.data, control.address,
@@ -269,7 +269,7 @@ class Substeps:
 
     def _run(self, *, begun: bool, substeps: int) -> None:
         if not self._parts.all():
-            self._parts[:] = [part_address(part) for part in (detect, begin, solve, torques_part)]
+            self._parts[:] = [part_address(part) for part in PARTS]
         self._notes[_CAPACITY], self._notes[_MOST] = self._solver.capacity, 0
         _run(self._address, begun, substeps)
         if self._notes[_MOST] > self._notes[_CAPACITY]:

@@ -7,7 +7,6 @@ crashes and a fork of the parent would drag torch along.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from harness.rollout.messages import (
 from harness.rollout.shared_images import ImageSlots
 from harness.sim.gl import Backend, GlError, explain, prepare
 from harness.sim.settings import RolloutSettings, TraceWriteError
+from harness.sim.subprocess_environment import die_with_parent
 from tasks.interface import ActionChunk, Observation
 
 if TYPE_CHECKING:
@@ -57,12 +57,6 @@ class WorkerSetup:
 
 class _ParentGoneError(Exception):
     """The parent closed the connection in the middle of an episode."""
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _start_runner(setup: WorkerSetup) -> tuple[EpisodeRunner, str]:
@@ -187,7 +181,7 @@ class _Rendering:
 def main() -> None:
     """Serve on the connection whose file descriptor is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    _die_with_parent()
+    die_with_parent()
     connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(_ParentGoneError, EOFError, BrokenPipeError, ConnectionResetError):  # nobody to tell
         serve(connection)

@@ -56,6 +56,12 @@ def write_callee(package: Path, *, factor: int = 1, term: int = 1) -> None:
 
 def run(package: Path) -> tuple[float, int]:
     """What a new process computes, and how many times it found machine code."""
+    computed, found = said(package)
+    return float(computed), int(found)
+
+
+def said(package: Path) -> list[str]:
+    """What `outer.py` prints in a new process."""
     program = textwrap.dedent("""
         import runpy, sys
         from pathlib import Path
@@ -65,10 +71,8 @@ def run(package: Path) -> tuple[float, int]:
         sys.path.insert(0, str(package))
         runpy.run_path(str(package / "outer.py"))
     """)
-    output = subprocess.run(
-        [sys.executable, "-c", program, str(package)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    return float(output[0]), int(output[1])
+    done = subprocess.run([sys.executable, "-c", program, str(package)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 def test_an_edited_callee_is_noticed(package: Path) -> None:
@@ -86,6 +90,50 @@ def test_of_two_processes_one_compiles_and_the_other_waits(package: Path) -> Non
         results = list(pool.map(run, [package, package]))
     assert sorted(results) == [(2.0, 0), (2.0, 1)]
     assert run(package) == (2.0, 1)
+
+
+PARTS = """
+from harness.sim.compiled import compiled
+
+@compiled
+def twice(a):
+    return 2 * a
+
+@compiled
+def sums(a, b, c):
+    return twice(a) + b + c
+
+@compiled
+def others(a, b, c):
+    return twice(a) - b - c
+"""
+BOTH = """
+from harness.sim.compiled import Compilation
+from parts import others, sums
+compilation = Compilation("x", (sums, others))
+with compilation.turn():
+    print(sums(1, 2, 3), others(1, 2, 3), *(sum(part.stats.cache_hits.values()) for part in (sums, others)))
+compilation.finish()
+"""
+
+
+def test_parts_are_compiled_in_processes_of_their_own(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that asks for it finds them; what they call is not kept."""
+    (package / "parts.py").write_text(PARTS)
+    (package / "outer.py").write_text(BOTH)
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    folder = compiled.code_folder(package)
+    for _ in range(2):
+        assert said(package) == ["7", "-3", "1", "1"]
+        assert sorted(path.name.split("-")[0] for path in folder.rglob("*.nbi")) == ["parts.others", "parts.sums"]
+        assert not list(folder.glob("part-*"))
+
+
+def test_parts_that_processes_cannot_compile_are_compiled_where_they_are_called(package: Path) -> None:
+    (package / "parts.py").write_text(PARTS)  # which is not on their path
+    (package / "outer.py").write_text(BOTH)
+    assert said(package) == ["7", "-3", "0", "0"]
+    assert said(package) == ["7", "-3", "1", "1"]
 
 
 def test_a_file_system_without_locks(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
