@@ -1,7 +1,10 @@
-"""How many workers a machine can take."""
+"""How many workers a machine can take, and leaving it the memory that is not needed."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +18,13 @@ _CGROUP_LIMIT, _CGROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/c
 def available_bytes() -> float:
     """Memory that can be used without swapping, within a container's limit; infinite where it cannot be told."""
     return min(_free_in_machine(), _free_in_container())
+
+
+def return_freed_memory() -> None:
+    """Collect what only refers to itself, and give back to the system what is free, which glibc would keep."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _free_in_container() -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ensembling import make_ensembler
+from harness.machine import return_freed_memory
 from harness.policies.worker import make_worker_policy
 from harness.sim.disturbance import steps_allowed
 from harness.sim.privileged import SimulatorPrivilegedState
@@ -205,6 +206,7 @@ class EpisodeRunner:
         if self._simulator is not None:
             self._simulator.close()
             self._simulator = None
+            return_freed_memory()  # robosuite's environments refer to themselves
 
     def run(self, spec: EpisodeSpec, attempt: int, query: Query) -> EpisodeRecord:
         """One episode.
@@ -278,10 +280,12 @@ class EpisodeRunner:
         if isinstance(spec.init, Recorded):
             xml = read_demonstration_start(spec.init.file, spec.init.demo).model_xml
         live = self._simulator
-        if live is None or (live.task, live.recorded_xml) != (spec.task, xml):
-            self.close()
-            live = self._simulator = Simulator(spec.task, self._protocol, xml)
-        return live
+        if live is not None and (live.task, live.recorded_xml) == (spec.task, xml):
+            return live
+        del live
+        self.close()
+        self._simulator = Simulator(spec.task, self._protocol, xml)
+        return self._simulator
 
     def _source(
         self, spec: EpisodeSpec, simulator: Simulator, rows: _TraceRows, spent: _Spent, query: Query

@@ -7,6 +7,7 @@ crashes and a fork of the parent would drag torch along.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -74,6 +75,7 @@ def _start_runner(setup: WorkerSetup) -> tuple[EpisodeRunner, str]:
         if ".so" in str(error):
             raise GlError(explain(error, "the simulation stack cannot be imported")) from error
         raise
+    gc.freeze()  # what is imported is never garbage: collections need not look at it
     return EpisodeRunner(setup.settings), renderer
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tasks.interface import Official, Sampled
 from tasks.plan import make_episode
 from tasks.protocols import libero, openvla
 from tasks.suites import load_suite
+from tests.harness.test_engine import settings
 
 pytestmark = pytest.mark.sim
 TASK = load_suite("libero_object")[0]
@@ -135,3 +138,30 @@ def test_proprioception_keeps_robosuites_axis_angle(simulator: object) -> None:
     assert proprio.dtype == np.float32
     assert 3.0 < np.linalg.norm(proprio[3:6]) < 2 * np.pi
     assert proprio[6] > 0 > proprio[7]
+
+
+def test_a_runner_holds_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the next task's is loaded, that of the one before is gone."""
+    from harness.sim import episode
+
+    live: list[weakref.ref[object]] = []
+    counts = []
+
+    class Watched(episode.Simulator):
+        def __init__(self, *arguments: Any) -> None:
+            counts.append(sum(model() is not None for model in live))
+            super().__init__(*arguments)
+            live.append(weakref.ref(self.scene.model))
+
+    monkeypatch.setattr(episode, "Simulator", Watched)
+    specs = [make_episode(load_suite("libero_spatial")[index], Official(index=0), openvla()) for index in (0, 1, 0)]
+    short = dataclasses.replace(
+        settings(tmp_path, worker_policy="expert"), recorded_steps={spec.episode_id: 1 for spec in specs}
+    )
+    runner = episode.EpisodeRunner(short)
+    for spec in specs:
+        runner.run(spec, 1, lambda _: None)  # type: ignore[arg-type,return-value]
+    runner.close()
+    assert counts == [0, 0, 0]
+    assert len(live) == len(specs)
+    assert all(model() is None for model in live)
