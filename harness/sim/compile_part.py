@@ -34,9 +34,8 @@ def compile_into(module: str, name: str, folder: Path) -> None:
         made = Path(part.stats.cache_path)
         target = folder / made.relative_to(own)
         target.mkdir(exist_ok=True)
-        for path in sorted(
-            made.glob(f"{module.rpartition('.')[2]}.{name}-*.nb[ci]")
-        ):  # the code (.nbc), then its index (.nbi)
+        kept = f"{module.rpartition('.')[2]}.{name}-*.nb[ci]"
+        for path in sorted(made.glob(kept)):  # the code (.nbc), then its index (.nbi)
             os.replace(path, target / path.name)
 
 

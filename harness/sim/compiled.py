@@ -107,8 +107,11 @@ class Compilation:
             yield
 
     def _compile_parts(self) -> None:
-        """What fails is compiled where it is called, or fails there again."""
+        """Once, by whoever has the turn first. What fails is compiled where it is called, or fails there again."""
         parts, self._parts = self._parts, ()
+        marker = _FOLDER / f"{self._name}.parts"
+        if not parts or marker.exists():
+            return
         commands = [
             [sys.executable, "-P", "-m", "harness.sim.compile_part", part.__module__, part.__name__, str(_FOLDER)]
             for part in parts
@@ -121,6 +124,8 @@ class Compilation:
 
         with ThreadPoolExecutor(usable_cores()) as pool:
             list(pool.map(run, commands))
+        with contextlib.suppress(OSError):
+            marker.touch()
 
     def finish(self) -> None:
         """Everything that is used has been compiled."""

@@ -129,6 +129,19 @@ def test_parts_are_compiled_in_processes_of_their_own(package: Path, monkeypatch
         assert not list(folder.glob("part-*"))
 
 
+def test_parts_are_compiled_once(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if nobody has come to the end: a process has its turn while the first one is between two of its own."""
+    (package / "parts.py").write_text(PARTS)
+    (package / "outer.py").write_text(BOTH.replace("compilation.finish()", ""))
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(said, [package, package])) == [["7", "-3", "1", "1"]] * 2
+    made = {path: path.stat().st_mtime_ns for path in compiled.code_folder(package).rglob("*.nb?")}
+    assert len(made) == 4
+    assert said(package) == ["7", "-3", "1", "1"]
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
 def test_parts_that_processes_cannot_compile_are_compiled_where_they_are_called(package: Path) -> None:
     (package / "parts.py").write_text(PARTS)  # which is not on their path
     (package / "outer.py").write_text(BOTH)
