@@ -23,7 +23,7 @@ class Seen:
     """(1 + nq + nv,)"""
     proprio: NDArray[np.float32]
     images: NDArray[np.uint8]
-    """(2, H, W, 3) as OpenGL gives them."""
+    """(2, H, W, 3) as OpenGL gives them, or empty."""
     success: bool
 
 
@@ -41,12 +41,17 @@ def stock_environment(task: TaskSpec, *, size_px: int = 0) -> Any:
 
 
 class StockLoop:
-    """`OffScreenRenderEnv` as OpenVLA's evaluation uses it: seeded once, one hard reset per episode."""
+    """`OffScreenRenderEnv` as OpenVLA's evaluation uses it: seeded once, one hard reset per episode.
 
-    def __init__(self, task: TaskSpec, protocol: Protocol) -> None:
+    Args:
+        images: whether it draws at every step; else it is LIBERO's environment without cameras.
+    """
+
+    def __init__(self, task: TaskSpec, protocol: Protocol, *, images: bool = True) -> None:
         self._protocol = protocol
+        self._cameras = CAMERAS if images else ()
         self._states = init_states.read(task.init_states_file)
-        self.env: Any = stock_environment(task, size_px=protocol.render_size_px)
+        self.env: Any = stock_environment(task, size_px=protocol.render_size_px if images else 0)
         self.env.seed(protocol.reset_seed)
 
     def reset(self) -> None:
@@ -91,7 +96,7 @@ class StockLoop:
             proprio=np.concatenate(
                 [observation["robot0_eef_pos"], orientation, observation["robot0_gripper_qpos"]]
             ).astype(np.float32),
-            images=np.stack([observation[f"{camera}_image"] for camera in CAMERAS]),
+            images=np.array([observation[f"{camera}_image"] for camera in self._cameras], dtype=np.uint8),
             success=success,
         )
 

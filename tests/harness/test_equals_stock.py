@@ -57,7 +57,7 @@ def test_one_hundred_steps_equal_stock(suite: str, index: int) -> None:
 
 @pytest.mark.sim
 def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path) -> None:
-    """The expert's actions, played through stock LIBERO: equal at every step, up to the goal."""
+    """The expert's actions, played through stock LIBERO: equal at every step, up to the goal. Nothing is drawn."""
     from harness.sim.episode import EpisodeRunner
     from tests.harness.stock import StockLoop
 
@@ -69,7 +69,7 @@ def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path)
     trace = read_trace(tmp_path / record.trace)
     ours = np.concatenate([trace.time_s[:, None], trace.qpos, trace.qvel], axis=1)
 
-    stock = StockLoop(task, protocol)
+    stock = StockLoop(task, protocol, images=False)
     stock.reset()
     np.testing.assert_array_equal(stock.begin(0).state, ours[0])
     successes = []
