@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ from tasks.plan import plan_official
 from tasks.protocols import openvla
 from tasks.suites import select_tasks
 
+QUICK_STEPS = 30
 Part = Literal["control", "reset", "rollout", "every_step"]
 
 
@@ -70,7 +71,7 @@ class Arguments:
     mujoco_gl: Literal["auto", "egl", "osmesa"] = "auto"
     """How images are rendered."""
     quick: bool = False
-    """One task, as many episodes as processes, and no sequential loop."""
+    """One task, the first 30 steps of as many episodes as processes, and no sequential loop."""
 
 
 class ExpertActions:
@@ -105,9 +106,17 @@ class Machine:
 
 
 def run_harness(
-    specs: Sequence[EpisodeSpec], policy: ExpertActions | None, machine: Machine, folder: Path
+    specs: Sequence[EpisodeSpec],
+    policy: ExpertActions | None,
+    machine: Machine,
+    folder: Path,
+    lengths: Mapping[str, int] | None = None,
 ) -> tuple[float, list[EpisodeRecord]]:
-    """Wall time of the harness, start-up and all, and the records. Without a policy: the expert, without images."""
+    """Wall time of the harness, start-up and all, and the records. Without a policy: the expert, without images.
+
+    Args:
+        lengths: steps of each episode, by id; without: up to success or the horizon.
+    """
     cameras = policy.needs.cameras if policy is not None else ()
     records: list[EpisodeRecord] = []
     engine = Engine(
@@ -116,6 +125,7 @@ def run_harness(
             protocol=openvla().name, cameras=cameras, image_convention="rotated_180",
             ensemble=policy.needs.ensemble if policy is not None else OpenLoopSpec(),
             worker_policy="" if policy is not None else "expert", run_dir=folder,
+            recorded_steps=lengths or {},
         ),
         image_size_px=SIZE_PX, backend=machine.drawn.backend, egl_devices=machine.drawn.egl_devices,
         workers=machine.workers,
@@ -290,13 +300,19 @@ def time_rivals(episodes: Sequence[Episode], arguments: Arguments) -> dict[str, 
 
 
 def compare_rollouts(
-    episodes: Sequence[Episode], execute_steps: int, machine: Machine, rivals: dict[str, Speed]
+    episodes: Sequence[Episode], execute_steps: int, machine: Machine, rivals: dict[str, Speed], *, cut: bool
 ) -> None:
-    """Whole evaluations by this harness, and how much faster they are."""
+    """Whole evaluations by this harness, and how much faster they are.
+
+    Args:
+        cut: whether the actions do not go on to success; else the harness must find it where the expert did.
+    """
+    lengths = {e.spec.episode_id: len(e.actions) for e in episodes}
     with tempfile.TemporaryDirectory() as folder:
         policy = ExpertActions(episodes, execute_steps)
-        wall_s, records = run_harness([e.spec for e in episodes], policy, machine, Path(folder))
-    lengths = {e.spec.episode_id: len(e.actions) for e in episodes}
+        wall_s, records = run_harness(
+            [e.spec for e in episodes], policy, machine, Path(folder), lengths if cut else None
+        )
     if any(record.steps != lengths[record.spec.episode_id] for record in records):
         raise SystemExit("the harness did not repeat the expert's episodes")
     every = "step" if execute_steps == 1 else f"{execute_steps} steps"
@@ -340,6 +356,8 @@ def main(arguments: Arguments) -> None:
     print(f"{machine_name()}; {drawn.renderer}; {arguments.suite}, tasks {' '.join(arguments.tasks)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         episodes = record_expert(arguments, machine, Path(folder))
+    if arguments.quick:
+        episodes = [dataclasses.replace(episode, actions=episode.actions[:QUICK_STEPS]) for episode in episodes]
     if "control" in arguments.parts:
         for episode in {e.spec.task.index: e for e in reversed(episodes)}.values():
             name = f"Physics and control, task {episode.spec.task.index}, no cameras, one core"
@@ -355,7 +373,7 @@ def main(arguments: Arguments) -> None:
     wanted = [steps for part, steps in chunks.items() if part in arguments.parts]
     rivals = time_rivals(episodes, arguments) if wanted else {}
     for execute_steps in wanted:
-        compare_rollouts(episodes, execute_steps, machine, rivals)
+        compare_rollouts(episodes, execute_steps, machine, rivals, cut=arguments.quick)
 
 
 if __name__ == "__main__":
