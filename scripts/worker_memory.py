@@ -45,7 +45,7 @@ class SeeingZeroPolicy(ZeroPolicy):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Of the worker, after an episode [GiB]."""
+    """Of the worker, after an episode [GB, 10⁹ bytes]."""
 
     task: str
     resident: float
@@ -57,7 +57,7 @@ def memory(pid: int, task: str) -> Memory:
     """What a process has now."""
     text = Path(f"/proc/{pid}/status").read_text()
     kilobytes = {key: int(value) for key, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
-    return Memory(task=task, resident=kilobytes["VmRSS"] / 2**20, peak=kilobytes["VmHWM"] / 2**20)
+    return Memory(task=task, resident=kilobytes["VmRSS"] * 1024 / 1e9, peak=kilobytes["VmHWM"] * 1024 / 1e9)
 
 
 def measure(arguments: Arguments, policy: ZeroPolicy) -> list[Memory]:
@@ -85,12 +85,12 @@ def measure(arguments: Arguments, policy: ZeroPolicy) -> list[Memory]:
 def report(name: str, rows: list[Memory]) -> None:
     """Print what each task took, and how much it grew from its second episode to its last."""
     print(
-        f"{name}: {len(rows)} episodes; largest {max(row.resident for row in rows):.2f} GiB, peak {rows[-1].peak:.2f} GiB"
+        f"{name}: {len(rows)} episodes; largest {max(row.resident for row in rows):.3f} GB, peak {rows[-1].peak:.3f} GB"
     )
     for task in dict.fromkeys(row.task for row in rows):
         mine = [row.resident for row in rows if row.task == task]
         growth = f", {100 * (mine[-1] / mine[1] - 1):+.1f} % from its second to its last" if len(mine) > 2 else ""
-        print(f"  {task}: {mine[-1]:.2f} GiB after {len(mine)} episodes{growth}", flush=True)
+        print(f"  {task}: {mine[-1]:.3f} GB after {len(mine)} episodes{growth}", flush=True)
 
 
 def main(arguments: Arguments) -> None:

@@ -63,11 +63,16 @@ def make_gl_context(size_px: int) -> Any:
     Raises:
         ImportError: the backend's library is missing.
     """
-    if os.environ.get("MUJOCO_GL") == "osmesa":
-        from mujoco.osmesa import GLContext
-    else:
+    if uses_egl():
         from mujoco.egl import GLContext
+    else:
+        from mujoco.osmesa import GLContext
     return GLContext(size_px, size_px)
+
+
+def uses_egl() -> bool:
+    """Whether MUJOCO_GL names EGL, which draws on a GPU where there is one, rather than OSMesa, which never does."""
+    return os.environ.get("MUJOCO_GL") != "osmesa"
 
 
 def load_osmesa() -> None:

@@ -3,12 +3,14 @@
 MuJoCo records a mesh's triangles in one display list and calls it by number. Here it is made to record each piece as well, with its
 own code (`mjr_uploadMesh`, on a mesh whose face range is the piece's), so that every vertex, normal and texture coordinate has the
 same bits; the number it calls then stands for a short list of calls. A camera sees nearly the same from one image to the next, so each
-has such lists of its own, and only what has changed is written anew.
+has such lists of its own, and only what has changed is written anew. A GPU draws a whole mesh faster from MuJoCo's one list of it; in
+software that gains nothing and takes as much memory again, so there these lists are left empty (`without_whole_meshes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import contextlib
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,17 @@ from numpy.typing import NDArray
 
 from harness.sim.culling import Pieces
 from harness.sim.stack import mujoco
+
+
+@contextlib.contextmanager
+def without_whole_meshes(model: Any) -> Iterator[None]:
+    """Contexts of the model (mujoco's) that are made meanwhile have empty display lists in place of its meshes and their hulls."""
+    counts, hulls = model.mesh_facenum.copy(), model.mesh_graphadr.copy()
+    model.mesh_facenum[:], model.mesh_graphadr[:] = 0, -1
+    try:
+        yield
+    finally:
+        model.mesh_facenum[:], model.mesh_graphadr[:] = counts, hulls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,14 +48,15 @@ class MeshLists:
         model: mujoco's.
         context: mujoco's `MjrContext`, current; its meshes are drawn through this object from now on.
         pieces: what can be left out.
+        whole: whether the context has MuJoCo's lists of whole meshes.
     """
 
-    def __init__(self, model: Any, context: Any, pieces: Pieces) -> None:
+    def __init__(self, model: Any, context: Any, pieces: Pieces, *, whole: bool) -> None:
         from OpenGL import GL
 
         self._gl = GL
         self._context = context
-        self._whole = int(context.baseMesh)
+        self._whole = int(context.baseMesh) if whole else None
         self._num_meshes = int(model.nmesh)
         self._meshes = np.unique(pieces.mesh[pieces.mesh >= 0])
         self._rows = np.flatnonzero(pieces.mesh >= 0)
@@ -75,7 +89,6 @@ class MeshLists:
             model.mesh_faceadr[mesh] = start + pieces.first_face[row]
             model.mesh_facenum[mesh] = pieces.triangles[row]
             mujoco.mjr_uploadMesh(model, self._context, mesh)
-        self._context.baseMesh = self._whole
         model.mesh_faceadr[mesh], model.mesh_facenum[mesh], model.mesh_graphadr[mesh] = start, count, hull
         return lists, number
 
@@ -104,7 +117,7 @@ class MeshLists:
 
     def _write(self, base: int, mesh: int, names: NDArray[np.uint32], chosen: NDArray[np.bool_]) -> None:
         self._gl.glNewList(base + 2 * mesh, self._gl.GL_COMPILE)
-        if chosen.all():
+        if self._whole is not None and chosen.all():
             self._gl.glCallList(self._whole + 2 * mesh)
         else:
             lists = names[chosen]

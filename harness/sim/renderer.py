@@ -6,16 +6,18 @@ Same MuJoCo calls and options as robosuite's render context, but: only geoms tha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.machine import return_freed_memory
 from harness.sim.compiled import Compilation
 from harness.sim.culling import HIDDEN_GROUP, MAX_SCENE_GEOMS, Culling, Part, cut_into_pieces
-from harness.sim.gl import GlError, explain, make_gl_context
-from harness.sim.mesh_lists import MeshLists
+from harness.sim.gl import GlError, explain, make_gl_context, uses_egl
+from harness.sim.mesh_lists import MeshLists, without_whole_meshes
 from harness.sim.model_cache import Texture
 from harness.sim.readback import Pending, Readback
 from harness.sim.stack import mujoco
@@ -60,10 +62,11 @@ class Renderer:
         self._culling = Culling(model, self._drawn, pieces, size_px)
         self._cull = cull
         self._context = self._make_context(textures, size_px)
-        self._meshes = MeshLists(model, self._context, pieces)
+        self._meshes = MeshLists(model, self._context, pieces, whole=uses_egl())
         self._readback = Readback(self._context, size_px)
         self.triangles_drawn = 0
         """In the last images, reflections included."""
+        self._has_drawn = False
         if not _COMPILATION.over:  # what is compiled on the first call is compiled now
             with _COMPILATION.turn():
                 self._culling.parts(data, 0)
@@ -77,7 +80,8 @@ class Renderer:
         try:
             self._gl = make_gl_context(size_px)
             self._gl.make_current()
-            context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+            with contextlib.nullcontext() if uses_egl() else without_whole_meshes(model):
+                context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
         except Exception as error:
             raise GlError(explain(error, "no render context can be made")) from error
         upload_textures(context, textures, self._drawn_textures())
@@ -104,6 +108,9 @@ class Renderer:
         images = np.empty((len(cameras), size_px, size_px, 3), dtype=np.uint8)
         for row, drawing in pending:  # a camera's later ones lie over its first
             self._readback.finish(drawing, images[row])
+        if not self._has_drawn:
+            self._has_drawn = True
+            return_freed_memory()  # a software renderer has compiled its shaders now
         return images
 
     def _start(self, name: str) -> Iterator[Pending]:

@@ -90,6 +90,27 @@ def test_rendering_disturbs_nothing(simulator: object) -> None:
     assert ends[0] == ends[1]
 
 
+def test_meshes_drawn_whole_or_in_pieces_are_the_same(simulator: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU whole meshes have lists of their own."""
+    from harness.sim import renderer
+    from harness.sim.scene_view import SceneView
+    from harness.sim.simulator import Simulator
+
+    assert isinstance(simulator, Simulator)
+    scene, sampled = simulator.scene, simulator.sampled
+    faces, hulls = scene.model.mesh_facenum.copy(), scene.model.mesh_graphadr.copy()
+    images = []
+    for egl in (False, True):
+        monkeypatch.setattr(renderer, "uses_egl", lambda egl=egl: egl)
+        view = SceneView(scene, 256, cull=False)
+        images.append(view.images(CAMERAS, sampled.qpos, sampled.sites_rgba))
+        view.close()
+    np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_array_equal(images[0], simulator.images(CAMERAS))
+    np.testing.assert_array_equal(scene.model.mesh_facenum, faces)
+    np.testing.assert_array_equal(scene.model.mesh_graphadr, hulls)
+
+
 def test_a_trace_draws_the_policys_images_again(tmp_path: Path) -> None:
     """The state observed lies inside a control step; the trace keeps it. The lit burner lies outside qpos; so does it."""
     from harness.sim.episode import EpisodeRunner
