@@ -56,8 +56,8 @@ class Memory:
 def memory(pid: int, task: str) -> Memory:
     """What a process has now."""
     text = Path(f"/proc/{pid}/status").read_text()
-    kilobytes = {key: int(value) for key, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
-    return Memory(task=task, resident=kilobytes["VmRSS"] * 1024 / 1e9, peak=kilobytes["VmHWM"] * 1024 / 1e9)
+    gb = {key: int(value) * 1024 / 1e9 for key, value in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", text)}
+    return Memory(task=task, resident=gb["VmRSS"], peak=gb["VmHWM"])
 
 
 def measure(arguments: Arguments, policy: ZeroPolicy) -> list[Memory]:

@@ -44,17 +44,12 @@ def stock_environment(task: TaskSpec, *, size_px: int = 0) -> Any:
 
 
 class StockLoop:
-    """`OffScreenRenderEnv` as OpenVLA's evaluation uses it: seeded once, one hard reset per episode.
+    """`OffScreenRenderEnv` as OpenVLA's evaluation uses it: seeded once, one hard reset per episode."""
 
-    Args:
-        images: whether it draws at every step; else it is LIBERO's environment without cameras.
-    """
-
-    def __init__(self, task: TaskSpec, protocol: Protocol, *, images: bool = True) -> None:
+    def __init__(self, task: TaskSpec, protocol: Protocol) -> None:
         self._protocol = protocol
-        self._cameras = CAMERAS if images else ()
         self._states = init_states.read(task.init_states_file)
-        self.env: Any = stock_environment(task, size_px=protocol.render_size_px if images else 0)
+        self.env: Any = stock_environment(task, size_px=protocol.render_size_px)
         self.env.seed(protocol.reset_seed)
 
     def reset(self) -> None:
@@ -78,7 +73,7 @@ class StockLoop:
         return self._seen(observation, False)
 
     def step(self, action: NDArray[np.float64], *, images: bool = True) -> Seen:
-        """One control step. Without `images` they are black, at a third of the time."""
+        """One control step. Without `images` nothing is drawn, and they are black."""
         self._select_context()
         with contextlib.nullcontext() if images else _nothing_drawn():
             observation, _, done, _ = self.env.step(action)
@@ -101,7 +96,7 @@ class StockLoop:
             proprio=np.concatenate(
                 [observation["robot0_eef_pos"], orientation, observation["robot0_gripper_qpos"]]
             ).astype(np.float32),
-            images=np.array([observation[f"{camera}_image"] for camera in self._cameras], dtype=np.uint8),
+            images=np.stack([observation[f"{camera}_image"] for camera in CAMERAS]),
             success=success,
         )
 

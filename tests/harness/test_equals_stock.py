@@ -59,7 +59,7 @@ def test_one_hundred_steps_equal_stock(suite: str, index: int) -> None:
 
 @pytest.mark.sim
 def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path) -> None:
-    """The expert's actions, played through stock LIBERO: equal at every step, up to the goal. Nothing is drawn."""
+    """The expert's actions, played through stock LIBERO: equal at every step, up to the goal."""
     from harness.sim.episode import EpisodeRunner
     from tests.harness.stock import StockLoop
 
@@ -71,12 +71,12 @@ def test_a_successful_episode_succeeds_in_stock_at_the_same_step(tmp_path: Path)
     trace = read_trace(tmp_path / record.trace)
     ours = np.concatenate([trace.time_s[:, None], trace.qpos, trace.qvel], axis=1)
 
-    stock = StockLoop(task, protocol, images=False)
+    stock = StockLoop(task, protocol)
     stock.reset()
     np.testing.assert_array_equal(stock.begin(0).state, ours[0])
     successes = []
     for step, action in enumerate(trace.actions, start=1):
-        seen = stock.step(action)
+        seen = stock.step(action, images=False)
         np.testing.assert_array_equal(seen.state, ours[step], err_msg=f"step {step}")
         successes.append(seen.success)
     stock.close()
